@@ -1,0 +1,100 @@
+# Every target does all of its own set-up: a Go toolchain and, for the race
+# detector, a C compiler are all that must be there. Where no PostgreSQL is
+# installed, one is fetched (internal/pgtest says how it is found).
+
+GO          ?= go
+# More flags for go test, such as TESTFLAGS='-run TestWithTx -v'.
+TESTFLAGS   ?=
+# The PostgreSQL major versions of test-matrix.
+PG_VERSIONS ?= 15 16 17 18
+# Seconds that all fuzz functions share.
+FUZZTIME    ?= 60
+
+TEST = GO='$(GO)' sh tools/gotest
+BIN  = .cache/bin
+
+# The directories of all modules in go.work.
+MODULES = $$($(GO) list -m -f '{{.Dir}}')
+
+.PHONY: help demo test test-short test-docker test-matrix fuzz lint fmt generate generate-check cross compose-check \
+	cover tidy clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s%s\n", $$1, $$2 }' Makefile
+
+demo: ## the same load through plain pgx and through retrypg while a server fails
+	@$(GO) run ./cmd/retrypg demo
+
+# -count=1: the test cache does not see the server that a result depends on.
+test: ## all tests of all modules, race detector on, against a real PostgreSQL
+	@$(TEST) -race -count=1 -timeout 6m $(TESTFLAGS) work
+
+test-short: ## the tests that need no server
+	@$(TEST) -short $(TESTFLAGS) work
+
+test-docker: ## the container tests; sets up an engine and an image where there are none
+	@mkdir -p $(BIN)
+	@$(GO) build -o $(BIN)/docker-engine ./integration/docker/engine
+	@GO='$(GO)' $(BIN)/docker-engine sh tools/gotest -tags docker -race -count=1 -timeout 8m $(TESTFLAGS) ./integration/docker/...
+
+test-matrix: ## make test with each supported PostgreSQL
+	@for version in $(PG_VERSIONS); do \
+		echo "PostgreSQL $$version"; \
+		RETRYPG_PG_VERSION=$$version $(TEST) -race -count=1 -timeout 6m $(TESTFLAGS) work || exit; \
+	done
+
+fuzz: ## all fuzz functions, for FUZZTIME seconds in all
+	@GO='$(GO)' sh tools/fuzz $(FUZZTIME)
+
+lint: $(BIN)/golangci-lint ## format, vet, staticcheck and the rest of .golangci.yml
+	@bin="$$PWD/$(BIN)/golangci-lint"; status=0; unformatted=$$($(BIN)/gofumpt -l .); \
+		if [ -n "$$unformatted" ]; then echo "not formatted (make fmt does it):"; echo "$$unformatted"; status=1; fi; \
+		for module in $(MODULES); do echo "$$module"; (cd "$$module" && "$$bin" run ./...) || status=1; done; exit $$status
+
+fmt: $(BIN)/golangci-lint ## format all Go files
+	@bin="$$PWD/$(BIN)/golangci-lint"; \
+		for module in $(MODULES); do (cd "$$module" && "$$bin" fmt ./...) || exit; done
+
+# The tools are a module outside go.work, so that none of their dependencies
+# takes part in the choice of the library's versions.
+$(BIN)/golangci-lint: tools/go.mod tools/go.sum
+	@echo "building golangci-lint and gofumpt; the first time takes minutes"
+	@mkdir -p $(BIN)
+	@cd tools && GOWORK=off $(GO) build -o ../$(BIN)/ tool
+	@touch $@
+
+generate: ## write the generated files anew
+	@for module in $(MODULES); do (cd "$$module" && $(GO) generate ./...) || exit; done
+
+# Compared with the tree as it was, not with a commit: it works in a dirty tree.
+generate-check: ## fail if a generated file is not up to date
+	@mkdir -p .cache
+	@sum() { find . -type f ! -path './.git/*' ! -path './.cache/*' -exec cksum {} + | sort -k 3; }; \
+		sum >.cache/before.sum; $(MAKE) generate || exit; sum >.cache/after.sum; \
+		diff .cache/before.sum .cache/after.sum || { echo "generated files were not up to date"; exit 1; }
+
+# GOWORK=off: go.work raises the library's dependencies to what its nested
+# modules need; a user gets those of go.mod. The tests of internal/pgtest use
+# Unix signals: for Windows the packages count, not their tests.
+cross: ## compile the library outside go.work, and for other systems
+	@echo "go build outside go.work"; GOWORK=off $(GO) build ./...
+	@for system in darwin freebsd; do \
+		echo "go vet for $$system"; GOWORK=off GOOS=$$system CGO_ENABLED=0 $(GO) vet ./... || exit; \
+	done
+	@echo "go build for windows"; GOWORK=off GOOS=windows CGO_ENABLED=0 $(GO) build ./...
+
+compose-check: ## check docker-compose.yml with the compose client
+	@if docker compose version >/dev/null 2>&1; then docker compose config --quiet; \
+		else docker-compose config --quiet; fi
+
+cover: ## statement coverage of the library by all tests
+	@mkdir -p .cache
+	@$(TEST) -count=1 -coverpkg=github.com/retrypg/retrypg/... -coverprofile=.cache/cover.out $(TESTFLAGS) work
+	@$(GO) tool cover -html=.cache/cover.out -o .cache/cover.html
+	@$(GO) tool cover -func=.cache/cover.out | tail -n 1
+
+tidy: ## go mod tidy in every module
+	@GO='$(GO)' sh tools/tidy
+
+clean: ## remove what the targets made in this tree
+	@rm -rf .cache
