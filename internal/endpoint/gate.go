@@ -1,0 +1,285 @@
+// Package endpoint keeps what one process knows of the servers behind one connector: whether they accept connections,
+// and who of the callers that need one looks for their return.
+package endpoint
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/retrypg/retrypg/policy"
+)
+
+// rampUp is how many waiters each finished attempt lets in once the server is back. Two make the number of connections
+// that are being opened double with each round trip, so that a server which has just come back is not met by all
+// callers at once, and still serves n of them after log2(n) round trips.
+const rampUp = 2
+
+// Options say how a Gate works. Healable and Backoff are needed.
+type Options struct {
+	// Healable reports whether waiting can heal a connection attempt that failed with err.
+	Healable func(err error) bool
+	// Backoff says how long the prober waits between attempts.
+	Backoff policy.Policy
+	// OnWait, if not nil, is called by the prober before each wait.
+	OnWait func(ctx context.Context, a policy.Attempt, wait time.Duration)
+	// OnDown and OnUp, if not nil, are called when the server is found to be away, and when it is found to be back.
+	OnDown func(err error)
+	OnUp   func(after time.Duration, attempts int)
+}
+
+// Gate lets connection attempts through while the server accepts them. When one fails in a way that waiting can heal,
+// exactly one of the waiting callers (the prober) goes on trying, and all others wait for its success, each within its
+// own deadline; when the prober's deadline ends, another waiter takes over. No goroutine is started. A Gate is safe for
+// concurrent use.
+type Gate struct {
+	opts Options
+	down atomic.Bool
+
+	mu       sync.Mutex
+	since    time.Time     // when the gate went down
+	attempts int           // failed attempts since then
+	failedAt time.Time     // when the last of them failed
+	wait     time.Duration // the prober's last wait, counted from failedAt
+	lastErr  error         // the last healable failure
+	probing  bool          // somebody has turnProbe, or is being given it; only its holder ends that
+	waiters  []*waiter     // in order of arrival
+}
+
+type waiter struct {
+	turn chan turn // buffered, sent to at most once, while the waiter is in Gate.waiters
+}
+
+// turn is what a waiter is told to do.
+type turn uint8
+
+const (
+	turnProbe turn = iota // be the prober
+	turnEnter             // the server is back: connect
+)
+
+// New returns a gate that is open.
+func New(o Options) *Gate { return &Gate{opts: o} }
+
+// Down reports whether the server is thought to be away, and since when.
+func (g *Gate) Down() (time.Time, bool) {
+	if !g.down.Load() {
+		return time.Time{}, false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.since, g.down.Load()
+}
+
+// Do runs attempt until it succeeds, fails for good, or no time is left: ctx has ended or, where limit is positive,
+// limit is over. It returns nil, or the error of a first attempt that waiting cannot heal as it is, or a
+// *policy.ExhaustedError with the last failure that was seen of the server, be it another caller's.
+func (g *Gate) Do(ctx context.Context, limit time.Duration, attempt func(context.Context) error) error {
+	c := call{gate: g, start: time.Now(), seen: g.failures()}
+	if limit > 0 {
+		end := c.start.Add(limit)
+		deadline, ok := ctx.Deadline()
+		c.limited = !ok || end.Before(deadline)
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, end)
+		defer cancel()
+	}
+	if ctx.Err() != nil {
+		return c.ended(ctx, nil)
+	}
+	if !g.down.Load() {
+		c.own++
+		err := attempt(ctx)
+		if err == nil || !g.opts.Healable(err) && !Over(ctx) {
+			return err
+		}
+		if Over(ctx) {
+			// What the caller's own end cut short says nothing of the server.
+			return c.ended(ctx, err)
+		}
+		g.failed(err)
+	}
+	var t turn
+	holding := false
+	defer func() {
+		if holding { // also when attempt or a hook panics: a turn that nobody passes on would be waited for for ever
+			g.finish(t)
+		}
+	}()
+	for {
+		if !holding {
+			if t, holding = g.await(ctx); !holding {
+				return c.ended(ctx, nil)
+			}
+		}
+		if t == turnProbe && !g.pause(ctx) {
+			return c.ended(ctx, nil)
+		}
+		c.own++
+		err := attempt(ctx)
+		switch {
+		case err == nil:
+			holding = false
+			g.succeeded(t)
+			return nil
+		case Over(ctx):
+			return c.ended(ctx, err)
+		case !g.opts.Healable(err):
+			return c.exhausted(policy.StopNotRetryable, err, nil)
+		}
+		holding = t == turnProbe // the prober goes on
+		g.failed(err)
+	}
+}
+
+// failures returns how many attempts have failed in the outage that goes on, and 0 if there is none.
+func (g *Gate) failures() int {
+	if !g.down.Load() {
+		return 0
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.attempts
+}
+
+// await returns the caller's turn: at once if nobody probes, else when it is woken; ok is false if ctx ended first.
+func (g *Gate) await(ctx context.Context) (t turn, ok bool) {
+	g.mu.Lock()
+	if !g.down.Load() {
+		g.mu.Unlock()
+		return turnEnter, true
+	}
+	if !g.probing {
+		g.probing = true
+		g.mu.Unlock()
+		return turnProbe, true
+	}
+	w := &waiter{turn: make(chan turn, 1)}
+	g.waiters = append(g.waiters, w)
+	g.mu.Unlock()
+
+	select {
+	case t := <-w.turn:
+		return t, true
+	case <-ctx.Done():
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for i, other := range g.waiters {
+		if other == w {
+			g.waiters = append(g.waiters[:i], g.waiters[i+1:]...)
+			return 0, false
+		}
+	}
+	// Woken and out of time at once: the turn is not lost, somebody else gets it.
+	g.passOnLocked(<-w.turn)
+	return 0, false
+}
+
+// pause is the prober's wait before an attempt. It returns false, at once, where the wait could not end before ctx does.
+func (g *Gate) pause(ctx context.Context) bool {
+	g.mu.Lock()
+	a := policy.Attempt{Number: max(g.attempts, 1), Elapsed: time.Since(g.since), Wait: g.wait, Err: g.lastErr}
+	wait, ok := g.opts.Backoff.Next(a)
+	if !ok {
+		wait = g.wait
+	}
+	g.wait = wait
+	// After a time in which nobody asked for a connection the wait is over already.
+	wait -= time.Since(g.failedAt)
+	g.mu.Unlock()
+	if wait <= 0 {
+		return ctx.Err() == nil
+	}
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait {
+		return false
+	}
+	if g.opts.OnWait != nil {
+		g.opts.OnWait(ctx, a, wait)
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// failed notes a healable failure, and sees to it that somebody probes: before user code runs, which may panic.
+func (g *Gate) failed(err error) {
+	g.mu.Lock()
+	wentDown := !g.down.Load()
+	if wentDown {
+		g.down.Store(true)
+		g.since, g.attempts, g.wait = time.Now(), 0, 0
+	}
+	g.attempts++
+	g.lastErr, g.failedAt = err, time.Now()
+	g.promoteLocked()
+	g.mu.Unlock()
+	if wentDown && g.opts.OnDown != nil {
+		g.opts.OnDown(err)
+	}
+}
+
+// succeeded opens the gate and lets the first waiters in. Only the prober ends its probing: a success of one who was let
+// in earlier leaves it at work, so that there is never a second one.
+func (g *Gate) succeeded(t turn) {
+	g.mu.Lock()
+	wasDown := g.down.Load()
+	after, attempts := time.Since(g.since), g.attempts+1
+	g.down.Store(false)
+	if t == turnProbe {
+		g.probing = false
+	}
+	g.enterLocked(rampUp)
+	g.mu.Unlock()
+	if wasDown && g.opts.OnUp != nil {
+		g.opts.OnUp(after, attempts)
+	}
+}
+
+// finish ends a turn that said nothing about the server: the next waiter gets it.
+func (g *Gate) finish(t turn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.passOnLocked(t)
+}
+
+// passOnLocked hands a turn that was not used to the next waiter.
+func (g *Gate) passOnLocked(t turn) {
+	if t == turnProbe {
+		g.probing = false
+	}
+	if g.down.Load() {
+		g.promoteLocked()
+		return
+	}
+	g.enterLocked(rampUp)
+}
+
+// promoteLocked makes the longest waiter the prober, if there is none.
+func (g *Gate) promoteLocked() {
+	if g.probing || !g.down.Load() || len(g.waiters) == 0 {
+		return
+	}
+	g.probing = true
+	g.wakeLocked(turnProbe)
+}
+
+// enterLocked lets n waiters in.
+func (g *Gate) enterLocked(n int) {
+	for ; n > 0 && len(g.waiters) > 0; n-- {
+		g.wakeLocked(turnEnter)
+	}
+}
+
+func (g *Gate) wakeLocked(t turn) {
+	w := g.waiters[0]
+	g.waiters[0] = nil
+	g.waiters = g.waiters[1:]
+	w.turn <- t
+}
