@@ -1,0 +1,77 @@
+package metrics
+
+import (
+	"context"
+	"time"
+)
+
+// Attempt counts one attempt in retry.attempts, the first of an operation included. code is the SQLSTATE with which it
+// failed; empty if it succeeded or failed without one.
+func (r *Recorder) Attempt(ctx context.Context, op Operation, code string) {
+	if r == nil || !r.attempts.Enabled(ctx) {
+		return
+	}
+	r.attempts.Add(ctx, 1, r.labels.find(operationIndex(op), reasonNone, code).add...)
+}
+
+// Success counts one operation that succeeded in retry.successes, its attempts in retry.operation_attempts, and its
+// duration in retry.operation_duration. attempts counts from 1; 0 or less is not recorded. elapsed runs from the beginning
+// of the first attempt to the end of the last one; 0 or less means that it was not measured, and is not recorded.
+func (r *Recorder) Success(ctx context.Context, op Operation, attempts int, elapsed time.Duration) {
+	if r == nil {
+		return
+	}
+	l := r.labels.plain[operationIndex(op)]
+	if r.successes.Enabled(ctx) {
+		r.successes.Add(ctx, 1, l.add...)
+	}
+	if attempts > 0 && r.operationAttempts.Enabled(ctx) {
+		r.operationAttempts.Record(ctx, int64(attempts), l.record...)
+	}
+	if elapsed > 0 && r.operationDuration.Enabled(ctx) {
+		r.operationDuration.Record(ctx, elapsed.Seconds(), l.record...)
+	}
+}
+
+// Failure counts one operation that failed in the end in retry.failures, and its attempts in retry.operation_attempts.
+// stopReason is one of package policy's stop reasons, "commit_unknown" or "panic"; code is the SQLSTATE of the last error,
+// or empty. attempts counts from 1; 0 means that there was none, and is not recorded.
+func (r *Recorder) Failure(ctx context.Context, op Operation, stopReason, code string, attempts int) {
+	if r == nil {
+		return
+	}
+	index := operationIndex(op)
+	if r.failures.Enabled(ctx) {
+		r.failures.Add(ctx, 1, r.labels.find(index, stopReasonIndex(stopReason), code).add...)
+	}
+	if attempts > 0 && r.operationAttempts.Enabled(ctx) {
+		r.operationAttempts.Record(ctx, int64(attempts), r.labels.plain[index].record...)
+	}
+}
+
+// Backoff records the wait before a further attempt in retry.backoff_duration. A wait below 0 counts as 0. code is the
+// SQLSTATE of the attempt that failed, or empty.
+func (r *Recorder) Backoff(ctx context.Context, op Operation, wait time.Duration, code string) {
+	if r == nil || !r.backoff.Enabled(ctx) {
+		return
+	}
+	r.backoff.Record(ctx, max(wait, 0).Seconds(), r.labels.find(operationIndex(op), reasonNone, code).record...)
+}
+
+// CommitUnknown counts one commit of which the outcome could not be found out in retry.commit_unknown. code is the
+// SQLSTATE that came in place of the command tag, or empty.
+func (r *Recorder) CommitUnknown(ctx context.Context, code string) {
+	if r == nil || !r.commitUnknown.Enabled(ctx) {
+		return
+	}
+	r.commitUnknown.Add(ctx, 1, r.labels.find(opNone, reasonNone, code).add...)
+}
+
+// Evicted counts one pooled connection that was dropped before use in retry.evictions. reason is a short word of lower
+// case letters, digits, _ and -, at most 32 bytes; anything else, and the 17th distinct word, is recorded as "other".
+func (r *Recorder) Evicted(ctx context.Context, reason string) {
+	if r == nil || !r.evictions.Enabled(ctx) {
+		return
+	}
+	r.evictions.Add(ctx, 1, r.labels.eviction(reason).add...)
+}

@@ -1,0 +1,51 @@
+// Package metrics holds the OpenTelemetry instruments and the operation spans of retrypg, and the lines that it writes
+// to a [log/slog.Logger].
+//
+// It imports the OpenTelemetry API and the standard library, nothing else: it is fed by the packages above it, through
+// a [Recorder] and a [Logger]. All methods of both work on a nil pointer and do nothing then. Programs need none of these,
+// but only the names: [Instruments] and the constants Attr* and Op*.
+//
+// # Instruments
+//
+//	name                       kind       unit           meaning
+//	retry.attempts             counter    {attempt}      attempts made, the first of each operation included
+//	retry.successes            counter    {operation}    operations that succeeded in the end
+//	retry.failures             counter    {operation}    operations that failed in the end, by the reason for giving up
+//	retry.backoff_duration     histogram  s              wait chosen before each further attempt
+//	retry.operation_attempts   histogram  {attempt}      attempts that an operation took
+//	retry.operation_duration   histogram  s              time that an operation took which succeeded in the end
+//	retry.commit_unknown       counter    {transaction}  commits of which the outcome could not be found out
+//	retry.evictions            counter    {connection}   pooled connections dropped before use, by reason
+//	retry.breaker.state        gauge      {state}        state of the breaker: 0 closed, 1 half-open, 2 open
+//	retry.budget.tokens        gauge      {token}        retries that the budget would allow now
+//
+// [Instruments] returns the same table as data, with the attributes of each. Durations are sorted into buckets from
+// 1 ms to 60 s; a view of the SDK can replace them.
+//
+// # Attributes
+//
+// Every value is of a bounded set, whatever is passed in: an operation, a stop reason or an eviction reason that is not
+// known becomes "other", and what does not have the form of a SQLSTATE is left out of db.response.status_code. A Recorder
+// keeps at most 1,024 combinations of operation, stop reason and SQLSTATE apart; a SQLSTATE that would exceed that is
+// recorded as "other". Neither SQL text nor arguments, nor names of users and databases, are ever recorded, and of an
+// error only its SQLSTATE or its Go type.
+//
+// # Spans
+//
+// One operation, that is one call of the user, is one span, retrypg.<operation>, a child of the caller's span. Each
+// attempt is a child of it, retrypg.attempt; what otelsql records lies below that. Both are of kind INTERNAL, because
+// they are not themselves the request to the server: otelsql's spans are, and are of kind CLIENT. A wait between two
+// attempts is an event, retry.backoff, of the operation span. Only what failed in the end has the status Error: an
+// attempt that was followed by another one has not.
+//
+// # Without a provider
+//
+// What is not recorded must cost nothing. [Recorder.Tracing] and [Recorder.Metering] tell in a few nanoseconds, and
+// without allocating, whether anything would be recorded, and each recording method asks the same of itself. For metrics
+// the answer is the Enabled method of the instrument. For spans it is a look at the provider: OpenTelemetry's no-op
+// providers record nothing, nor does the global provider that is in place until the program installs one. A global
+// provider that is installed after New is used from then on: for metrics the first one installed, which is how
+// OpenTelemetry's instruments work; for spans always the one installed last.
+//
+// Instrumentation that attaches from outside of the process (eBPF) in place of a provider does not see these spans.
+package metrics
