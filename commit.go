@@ -1,0 +1,131 @@
+package retrypg
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// verdict is what is known of the end of a transaction.
+type verdict uint8
+
+const (
+	verdictNone       verdict = iota // COMMIT was not tried
+	verdictCommitted                 // it took effect
+	verdictNotApplied                // it did not, and never will
+	verdictUnknown                   // nothing is known
+	verdictEnded                     // a statement of the user had ended the transaction: its fate is not known here
+)
+
+// commit sends query, which is COMMIT or a variant of it, on conn and says what became of it, by evidence: the command tag,
+// what was sent, the server's ReadyForQuery; never by the kind of error alone. The error is nil if and only if the
+// transaction committed; it is the original error where it did not, and a *CommitUnknownError where nothing is known.
+func commit(ctx context.Context, conn *pgx.Conn, l *link, query string) (verdict, error) {
+	if err := ctx.Err(); err != nil {
+		return verdictNotApplied, err
+	}
+	if conn.PgConn().TxStatus() == 'I' || l.ended {
+		// Outside of a transaction COMMIT is answered with its tag and a mere warning. A closed connection keeps the
+		// last status that the server told.
+		return verdictEnded, endedError(nil)
+	}
+	if l.dead() {
+		closeNow(conn) // nothing was sent, and nothing will be
+		return verdictNotApplied, l.readError()
+	}
+	mark := l.mark()
+	tag, err := conn.Exec(ctx, query)
+	switch tag.String() {
+	case "COMMIT":
+		// The tag is sent after the commit record is written: whatever followed it, the transaction is there.
+		return verdictCommitted, nil
+	case "ROLLBACK":
+		if err == nil {
+			err = pgx.ErrTxCommitRollback
+		}
+		return verdictNotApplied, err
+	}
+	switch {
+	case err == nil && query != plainCommit:
+		return verdictCommitted, nil // the user's own, whose last tag may be another's: PREPARE TRANSACTION, SELECT
+	case err == nil:
+		err = errors.New("no command tag in the answer to COMMIT")
+	case !strings.Contains(query, ";") && commitRefused(conn, err), !l.sentSince(mark):
+		return verdictNotApplied, err
+	}
+	err = l.trueError(err)
+	if ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
+		err = errors.Join(ctx.Err(), err)
+	}
+	return verdictUnknown, &CommitUnknownError{Err: err}
+}
+
+// plainCommit is what commits unless pgx.TxOptions say otherwise.
+const plainCommit = "commit"
+
+// commitRefused reports whether the server's answer to COMMIT proves that the transaction was rolled back: an ERROR that
+// says so and was followed by ReadyForQuery (without it the error may have come after the commit record), or a FATAL that
+// PostgreSQL itself (Routine is set) can only send before that record: CommitTransaction (xact.c) holds interrupts from
+// before it until the tag is queued.
+func commitRefused(conn *pgx.Conn, err error) bool {
+	var pgErr *pgconn.PgError
+	if !errors.As(err, &pgErr) || pgErr.Routine == "" {
+		return false
+	}
+	switch severityOf(pgErr) {
+	case "ERROR":
+		// CockroachDB has codes that say "ambiguous", and one that says "committed".
+		return !conn.IsClosed() && conn.PgConn().TxStatus() == 'I' && Classify(pgErr).Outcome == OutcomeRolledBack
+	case "FATAL":
+		switch pgErr.Code {
+		case "57P01", "25P03", "25P04": // admin_shutdown, idle_in_transaction_session_timeout, transaction_timeout
+			return true
+		}
+	}
+	return false
+}
+
+// settle commits, tells the core of an unknown outcome, and leaves the connection closed or ready for other work.
+func settle(ctx context.Context, c *core, conn *pgx.Conn, l *link, query string) (verdict, error) {
+	v, err := commit(ctx, conn, l, query)
+	switch {
+	case v == verdictUnknown:
+		c.tellUnknown(ctx, err)
+		closeNow(conn)
+	case v == verdictNotApplied && !conn.IsClosed() && conn.PgConn().TxStatus() != 'I':
+		_ = rollback(ctx, conn) // COMMIT was not sent; err says why
+	}
+	return v, err
+}
+
+// rollbackTimeout bounds a ROLLBACK whose context has ended: it is sent all the same, so that the connection can be used
+// again, but nobody waits for it for long. Where it fails the connection is closed, which rolls back too. It is the time
+// that pgx's database/sql layer gives to closing a connection.
+const rollbackTimeout = 5 * time.Second
+
+// rollback rolls back, also when ctx has ended, and closes the connection where that fails.
+func rollback(ctx context.Context, conn *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
+	defer cancel()
+	_, err := conn.Exec(ctx, "rollback")
+	if err != nil {
+		closeNow(conn)
+	}
+	return err
+}
+
+// closeNow closes a connection of which nothing good is expected, without waiting for the server.
+func closeNow(conn *pgx.Conn) {
+	_ = conn.Close(ended) // it is being given up: there is no use for its error
+}
+
+// ended is a context that has ended.
+var ended = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()

@@ -1,0 +1,169 @@
+package retrypg
+
+import (
+	"context"
+	"database/sql/driver"
+)
+
+// Conn is the connection that database/sql uses. It embeds pgx's own *stdlib.Conn, so that everything that can do is
+// there: Conn() returns the *pgx.Conn for COPY, LISTEN and the rest. In sql.Conn.Raw assert
+//
+//	driverConn.(interface{ Conn() *pgx.Conn })
+//
+// which holds for *stdlib.Conn too. A Conn is used by one goroutine at a time.
+type Conn struct {
+	*stdConn
+	session *session
+	traced  tracedConn // otelsql around session; nil where no spans or metrics of otelsql are recorded
+	core    *core
+}
+
+// tracedConn is what otelsql's connection implements and Conn calls.
+type tracedConn interface {
+	driver.Conn
+	driver.ConnBeginTx
+	driver.ConnPrepareContext
+	driver.ExecerContext
+	driver.QueryerContext
+	driver.Pinger
+	driver.SessionResetter
+}
+
+var (
+	_ tracedConn               = (*Conn)(nil)
+	_ tracedConn               = (*session)(nil)
+	_ driver.Validator         = (*Conn)(nil)
+	_ driver.NamedValueChecker = (*Conn)(nil)
+)
+
+// ExecContext implements driver.ExecerContext: a statement that was provably not applied is sent again, see the package
+// documentation.
+func (c *Conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	return run(ctx, c, query, args, func(ctx context.Context) (driver.Result, error) { return c.exec(ctx, query, args) })
+}
+
+// QueryContext implements driver.QueryerContext; see ExecContext. A query is never sent again once it has delivered a
+// row: errors that come with later rows are the caller's.
+func (c *Conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	return run(ctx, c, query, args, func(ctx context.Context) (driver.Rows, error) { return c.query(ctx, query, args) })
+}
+
+func (c *Conn) exec(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	if c.traced != nil {
+		return c.traced.ExecContext(ctx, query, args)
+	}
+	return c.session.ExecContext(ctx, query, args)
+}
+
+func (c *Conn) query(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	if c.traced != nil {
+		return c.traced.QueryContext(ctx, query, args)
+	}
+	return c.session.QueryContext(ctx, query, args)
+}
+
+// repeatable reports whether a statement outside of a transaction, which failed with err, was provably rolled back and
+// may succeed on the same connection, which the server has declared ready for the next statement.
+func (c *Conn) repeatable(err error, query string, args []driver.NamedValue) bool {
+	if c.session.pgx.IsClosed() || c.session.inTx() {
+		return false
+	}
+	values := make([]any, len(args))
+	for i := range args {
+		values[i] = args[i].Value
+	}
+	return conflictOf(query, values)(err)
+}
+
+// run runs a statement by the rules of the core. Inside a transaction there is one attempt: only the whole transaction
+// could be run again.
+func run[T any](ctx context.Context, c *Conn, query string, args []driver.NamedValue, attempt func(context.Context) (T, error)) (T, error) {
+	if c.session.inTx() {
+		return attempt(ctx)
+	}
+	return runStatement(ctx, c.core, true, func(err error) bool { return c.repeatable(err, query, args) }, attempt)
+}
+
+// Prepare implements driver.Conn.
+func (c *Conn) Prepare(query string) (driver.Stmt, error) {
+	return c.PrepareContext(context.Background(), query)
+}
+
+// PrepareContext implements driver.ConnPrepareContext.
+func (c *Conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	var stmt driver.Stmt
+	var err error
+	if c.traced != nil {
+		stmt, err = c.traced.PrepareContext(ctx, query)
+	} else {
+		stmt, err = c.session.PrepareContext(ctx, query)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &preparedStmt{Stmt: stmt, conn: c, query: query}, nil
+}
+
+// Begin implements driver.Conn.
+func (c *Conn) Begin() (driver.Tx, error) {
+	return c.BeginTx(context.Background(), driver.TxOptions{})
+}
+
+// BeginTx implements driver.ConnBeginTx.
+func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	permit, err := c.core.breaker.Allow()
+	if err != nil {
+		return nil, err
+	}
+	var tx driver.Tx
+	if c.traced != nil {
+		tx, err = c.traced.BeginTx(ctx, opts)
+	} else {
+		tx, err = c.session.BeginTx(ctx, opts)
+	}
+	report(ctx, &permit, err)
+	return tx, err
+}
+
+// Ping implements driver.Pinger.
+func (c *Conn) Ping(ctx context.Context) error {
+	if c.traced != nil {
+		return c.traced.Ping(ctx)
+	}
+	return c.session.Ping(ctx)
+}
+
+// ResetSession implements driver.SessionResetter.
+func (c *Conn) ResetSession(ctx context.Context) error {
+	if c.traced != nil {
+		return c.traced.ResetSession(ctx)
+	}
+	return c.session.ResetSession(ctx)
+}
+
+// IsValid implements driver.Validator.
+func (c *Conn) IsValid() bool { return c.session.IsValid() }
+
+// preparedStmt is a prepared statement with the rules of Conn.ExecContext and Conn.QueryContext.
+type preparedStmt struct {
+	driver.Stmt
+	conn  *Conn
+	query string
+}
+
+var (
+	_ driver.StmtExecContext  = (*preparedStmt)(nil)
+	_ driver.StmtQueryContext = (*preparedStmt)(nil)
+)
+
+// ExecContext implements driver.StmtExecContext.
+func (p *preparedStmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
+	stmt := p.Stmt.(driver.StmtExecContext) // session's and otelsql's both are
+	return run(ctx, p.conn, p.query, args, func(ctx context.Context) (driver.Result, error) { return stmt.ExecContext(ctx, args) })
+}
+
+// QueryContext implements driver.StmtQueryContext.
+func (p *preparedStmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
+	stmt := p.Stmt.(driver.StmtQueryContext)
+	return run(ctx, p.conn, p.query, args, func(ctx context.Context) (driver.Rows, error) { return stmt.QueryContext(ctx, args) })
+}

@@ -1,0 +1,210 @@
+package retrypg
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+
+	"github.com/XSAM/otelsql"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+	"go.opentelemetry.io/otel/attribute"
+
+	"github.com/retrypg/retrypg/internal/transport"
+	"github.com/retrypg/retrypg/metrics"
+)
+
+// Connector makes connections for database/sql: pass it to sql.OpenDB. It holds what its connections share: the retry
+// budget, the breaker, the knowledge of the servers, the telemetry. It is safe for concurrent use.
+type Connector struct {
+	core   *core
+	driver *Driver
+	plain  driver.Connector // makes one attempt: *session
+	traced driver.Connector // the same through otelsql
+}
+
+var (
+	_ driver.Connector           = (*Connector)(nil)
+	_ interface{ Close() error } = (*Connector)(nil)
+)
+
+// NewConnector returns a Connector for a DSN with the keys of the package documentation. It does not connect. The error
+// is a *DSNError for a wrong key of ours, and never holds the password.
+func NewConnector(dsn string, opts ...Option) (*Connector, error) {
+	cfg, s, err := parseDSN(dsn)
+	if err != nil {
+		return nil, err
+	}
+	return newConnector(cfg, s, opts)
+}
+
+func newConnector(cfg *pgx.ConnConfig, s settings, opts []Option) (*Connector, error) {
+	core, err := configure(cfg, s, opts)
+	if err != nil {
+		return nil, err
+	}
+	c := &Connector{core: core, driver: &Driver{core: core}}
+	stdOpts := []stdlib.OptionOpenDB{}
+	if f := core.set.beforeConnect; f != nil {
+		stdOpts = append(stdOpts, stdlib.OptionBeforeConnect(f))
+	}
+	if f := core.set.afterConnect; f != nil {
+		stdOpts = append(stdOpts, stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
+			err := f(ctx, conn)
+			if err != nil {
+				closeNow(conn) // pgx's connector leaves it open
+			}
+			return err
+		}))
+	}
+	c.plain = &attemptConnector{core: core, std: stdlib.GetConnector(*cfg, stdOpts...)}
+	if !core.set.telemetryOff {
+		if c.traced, err = otelConnector(c.plain, core.set); err != nil {
+			_ = core.close() // it was never used
+			return nil, fmt.Errorf("retrypg: telemetry: %w", err)
+		}
+	}
+	core.observe()
+	return c, nil
+}
+
+// configure applies options to settings, makes a core of them, and prepares cfg for it.
+func configure(cfg *pgx.ConnConfig, s settings, opts []Option) (*core, error) {
+	s, err := s.with(opts)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.DialFunc == nil { // not the user's
+		cfg.DialFunc = transport.Dialer(s.transport(), 0, nil)
+	}
+	for _, f := range s.configure {
+		if err := f(cfg); err != nil {
+			return nil, fmt.Errorf("retrypg: WithConnConfig: %w", err)
+		}
+	}
+	core, err := newCore(s, &cfg.Config)
+	if err != nil {
+		return nil, err
+	}
+	core.prepareConfig(cfg)
+	return core, nil
+}
+
+// OpenDB opens a database handle with options. It is sql.OpenDB(NewConnector(dsn, opts...)); like sql.Open it does not
+// connect. Closing the DB closes the connector.
+func OpenDB(dsn string, opts ...Option) (*sql.DB, error) {
+	c, err := NewConnector(dsn, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return sql.OpenDB(c), nil
+}
+
+// Connect implements driver.Connector: it returns one good connection, however many attempts that takes, or an error
+// once the context has ended or, for a context without a deadline, after retry_connect_max_elapsed. What waiting cannot
+// heal (a wrong password, a missing database, a refused or invalid TLS) comes back at once, as pgx's own error; all
+// others are an *ExhaustedError with the number of attempts and the last error of the server. It matches
+// context.DeadlineExceeded where the deadline was the context's, not where it was retry_connect_max_elapsed. Once a
+// circuit breaker is open the error is or wraps a *breaker.OpenError, and nothing is waited for. No error of Connect
+// matches driver.ErrBadConn, which would make database/sql start over.
+func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
+	var conn *Conn
+	err := c.core.connect(ctx, func(ctx context.Context) (err error) {
+		conn, err = c.attempt(ctx)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return conn, nil
+}
+
+// attempt makes one connection attempt.
+func (c *Connector) attempt(ctx context.Context) (*Conn, error) {
+	connector := c.plain
+	if c.traced != nil && (c.core.rec.Tracing() || c.core.rec.Metering()) {
+		connector = c.traced
+	}
+	made, err := connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	conn := &Conn{core: c.core}
+	if raw, ok := made.(interface{ Raw() driver.Conn }); ok { // otelsql's
+		conn.traced, _ = made.(tracedConn) // should a later otelsql lack a method of it: no spans, but connections
+		made = raw.Raw()
+	}
+	conn.session = made.(*session)
+	conn.stdConn = conn.session.stdConn
+	return conn, nil
+}
+
+// Driver implements driver.Connector.
+func (c *Connector) Driver() driver.Driver { return c.driver }
+
+// Close ends the waits of all Connect calls that are still running, with ErrClosed, and unregisters the telemetry. It
+// does not close connections: they are database/sql's. Connect returns ErrClosed from then on. sql.DB.Close calls it. It is
+// idempotent.
+func (c *Connector) Close() error { return c.core.close() }
+
+// attemptConnector makes one attempt to connect.
+type attemptConnector struct {
+	core *core
+	std  driver.Connector
+}
+
+func (c *attemptConnector) Connect(ctx context.Context) (driver.Conn, error) {
+	conn, err := c.std.Connect(ctx)
+	switch {
+	case errors.Is(err, driver.ErrBadConn): // a hook's: database/sql would start over
+		return nil, fmt.Errorf("connect: %w (%s)", pgconn.ErrConnClosed, err.Error())
+	case err != nil:
+		return nil, err
+	}
+	return newSession(c.core, conn.(*stdlib.Conn)), nil
+}
+
+func (c *attemptConnector) Driver() driver.Driver { return attemptDriver{c} }
+
+// attemptDriver hands a connector to otelsql, which wraps drivers only.
+type attemptDriver struct{ connector *attemptConnector }
+
+func (d attemptDriver) Open(string) (driver.Conn, error) {
+	return d.connector.Connect(context.Background())
+}
+
+func (d attemptDriver) OpenConnector(string) (driver.Connector, error) { return d.connector, nil }
+
+// otelConnector puts otelsql around a connector.
+func otelConnector(c driver.Connector, s settings) (driver.Connector, error) {
+	opts := []otelsql.Option{
+		otelsql.WithSpanOptions(otelsql.SpanOptions{
+			DisableQuery: true, DisableErrSkip: true, OmitConnResetSession: true,
+			// otelsql records the text of errors, which holds names and values of the user. The SQLSTATE is recorded
+			// instead, and what failed in the end is an Error of the span above.
+			RecordError: func(error) bool { return false },
+		}),
+		otelsql.WithSpanErrorAttributesGetter(errorAttributes),
+	}
+	if s.meterProvider != nil {
+		opts = append(opts, otelsql.WithMeterProvider(s.meterProvider))
+	}
+	if s.tracerProvider != nil {
+		opts = append(opts, otelsql.WithTracerProvider(s.tracerProvider))
+	}
+	opts = append(opts, otelsql.WithAttributes(metrics.AttrDBSystem.String("postgresql")), otelsql.WithAttributes(s.attributes...))
+	opts = append(opts, s.otelsql...)
+	return otelsql.WrapDriver(c.Driver(), opts...).(driver.DriverContext).OpenConnector("")
+}
+
+// errorAttributes tells spans which error it was, without its text.
+func errorAttributes(err error) []attribute.KeyValue {
+	code := SQLState(err)
+	if code == "" {
+		return nil
+	}
+	return []attribute.KeyValue{metrics.AttrStatusCode.String(code), metrics.AttrErrorType.String(code)}
+}

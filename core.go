@@ -1,0 +1,326 @@
+package retrypg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/retrypg/retrypg/breaker"
+	"github.com/retrypg/retrypg/internal/endpoint"
+	"github.com/retrypg/retrypg/internal/transport"
+	"github.com/retrypg/retrypg/metrics"
+	"github.com/retrypg/retrypg/policy"
+)
+
+// core is what one connector or pool decides with: its settings, what it knows of its servers, its budget, breaker and
+// telemetry. It is made once, is safe for concurrent use, and starts no goroutine.
+type core struct {
+	set     settings
+	gate    *endpoint.Gate
+	heals   func(error) bool // what waiting heals; the gate asks it
+	breaker *breaker.Breaker // nil: none
+	budget  *policy.Budget   // nil: none
+	rec     *metrics.Recorder
+	log     *metrics.Logger
+
+	backoff      policy.Policy // without the limits of the settings
+	statements   *policy.Retrier
+	transactions *policy.Retrier
+
+	closed atomic.Bool
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+}
+
+// newCore makes a core for the servers of cfg, which may be nil where no connection will be made (WithTx on a foreign
+// driver). s has its defaults filled in and is valid.
+func newCore(s settings, cfg *pgconn.Config) (*core, error) {
+	c := &core{set: s, heals: healable}
+	var err error
+	if !s.telemetryOff {
+		if c.rec, err = metrics.New(telemetryOptions(s, cfg)); err != nil {
+			return nil, fmt.Errorf("retrypg: telemetry: %w", err)
+		}
+	}
+	c.log = metrics.NewLogger(s.logger)
+	if err := c.makePolicies(); err != nil {
+		return nil, fmt.Errorf("retrypg: wrong settings: %w", err)
+	}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	return c, nil
+}
+
+func (c *core) makePolicies() (err error) {
+	s := c.set
+	if c.budget = s.budget; c.budget == nil && !s.budgetOff {
+		c.budget, err = policy.NewBudget(policy.BudgetOptions{
+			Ratio: s.budgetRatio, MinPerSecond: s.budgetMinPerSecond, Burst: s.budgetBurst,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if s.breakerOn {
+		o, user := s.breaker, s.breaker.OnStateChange
+		o.OnStateChange = func(from, to breaker.State) {
+			c.log.Breaker(from.String(), to.String())
+			if user != nil {
+				user(from, to)
+			}
+			if hook := s.hooks.Breaker; hook != nil {
+				hook(from, to)
+			}
+		}
+		if c.breaker, err = breaker.New(o); err != nil {
+			return err
+		}
+	}
+	backoff := s.backoff
+	if backoff == nil {
+		if backoff, err = policy.Exponential(s.initialDelay, s.maxDelay, s.multiplier, s.jitter); err != nil {
+			return err
+		}
+	}
+	probe, err := policy.Exponential(probeInitialDelay, probeMaxDelay, 2, policy.EqualJitter)
+	if err != nil {
+		return err
+	}
+	c.backoff = backoff
+	if backoff, err = limited(backoff, s.maxAttempts, s.maxElapsed); err != nil {
+		return err
+	}
+	if c.statements, err = policy.NewRetrier(policy.RetrierOptions{Policy: backoff, Budget: c.budget, Decide: decideConflict, OnRetry: onRetry}); err != nil {
+		return err
+	}
+	if c.transactions, err = c.transactionRetrier(backoff); err != nil {
+		return err
+	}
+	c.gate = endpoint.New(endpoint.Options{
+		Healable: func(err error) bool { return c.heals(err) },
+		Backoff:  probe,
+		OnWait:   onRetry,
+		OnDown:   c.serverDown,
+		OnUp:     c.serverUp,
+	})
+	return nil
+}
+
+// observe lets the state of budget and breaker be read as metrics, until close. It is for the cores of what users open and
+// close: the state of others would hide theirs.
+func (c *core) observe() {
+	if c.budget != nil {
+		c.rec.ObserveBudget(c.budget.Tokens)
+	}
+	if c.breaker != nil {
+		c.rec.ObserveBreaker(func() int64 { return int64(c.breaker.State()) })
+	}
+}
+
+// transactionRetrier makes the retrier of transactions over p.
+func (c *core) transactionRetrier(p policy.Policy) (*policy.Retrier, error) {
+	return policy.NewRetrier(policy.RetrierOptions{
+		Policy: p, Budget: c.budget, Decide: decideTransaction, OnRetry: onRetry, CountFirstAttempt: true,
+	})
+}
+
+// limited puts the limits of the settings on a policy.
+func limited(p policy.Policy, attempts int, elapsed time.Duration) (policy.Policy, error) {
+	p, err := policy.MaxAttempts(p, attempts)
+	if err == nil && elapsed > 0 {
+		p, err = policy.MaxElapsed(p, elapsed)
+	}
+	return p, err
+}
+
+// healable reports whether waiting, or another connection, can heal a failed connection attempt.
+func healable(err error) bool {
+	if errors.Is(err, breaker.ErrOpen) || errors.Is(err, ErrClosed) {
+		return false
+	}
+	switch Classify(err).Retry {
+	case RetryWait, RetryReconnect, RetryFailover:
+		return true
+	}
+	return false
+}
+
+// decideConflict is the rule for an autocommit statement: sent again are one that a conflict has rolled back (SQLSTATE
+// class 40), and one whose prepared form was stale. Other codes for which a transaction may be run again are the
+// caller's: who writes NOWAIT does not want to wait. Conflicts are bounded by attempts and time, not charged to the
+// budget: they say nothing about the health of the server.
+func decideConflict(err error) policy.Decision {
+	class := Classify(err)
+	switch {
+	case class.Outcome != OutcomeRolledBack:
+	case class.Retry == RetryTransaction && strings.HasPrefix(class.SQLState, "40"):
+		return policy.Decision{Retry: true, Free: true}
+	case class.Retry == RetryStatement:
+		return policy.Decision{Retry: true, Free: true, NoWait: true}
+	}
+	return policy.Decision{}
+}
+
+// connect makes attempt until it gives a connection, within ctx and the limits of the settings.
+func (c *core) connect(ctx context.Context, attempt func(context.Context) error) error {
+	return c.reach(ctx, metrics.OpConnect, attempt)
+}
+
+// reach makes attempts to reach the server, through the gate: until one succeeds, fails for good, or no time is left.
+func (c *core) reach(ctx context.Context, kind metrics.Operation, attempt func(context.Context) error) error {
+	if c.closed.Load() {
+		return ErrClosed
+	}
+	limit := time.Duration(0)
+	if _, ok := ctx.Deadline(); !ok {
+		limit = c.set.connectMaxElapsed
+	}
+	op, ctx, _ := c.start(ctx, kind, "", false) // no refusal: the breaker is asked before each attempt
+	waitCtx, cancel := context.WithCancelCause(withOperation(ctx, &op))
+	defer cancel(nil)
+	defer context.AfterFunc(c.ctx, func() { cancel(ErrClosed) })()
+	var t try
+	returned := false
+	defer func() {
+		if !returned {
+			op.panicked(ctx, t)
+		}
+	}()
+	err := c.gate.Do(waitCtx, limit, func(ctx context.Context) error {
+		var permit breaker.Permit
+		if kind == metrics.OpConnect { // not WaitReady: it is there to wait for what the breaker refuses
+			var err error
+			if permit, err = c.breaker.Allow(); err != nil {
+				return err
+			}
+		}
+		defer permit.Ignore() // of no effect once something was reported
+		t = op.attempt(ctx)
+		err := attempt(t.ctx)
+		again := err != nil && c.heals(err) && !endpoint.Over(ctx)
+		switch {
+		case err == nil:
+			permit.Success()
+		case again:
+			permit.Failure()
+		default:
+			permit.Ignore()
+		}
+		op.attemptEnd(t, err, again)
+		return err
+	})
+	returned = true
+	var exhausted *ExhaustedError
+	if errors.As(err, &exhausted) && errors.Is(exhausted.Last, breaker.ErrOpen) {
+		exhausted.Reason = policy.StopBreaker // the gate knows no breaker
+	}
+	op.end(ctx, err)
+	return err
+}
+
+func (c *core) serverDown(err error) {
+	class := Classify(err)
+	c.log.Down(metrics.OpConnect, class.Reason)
+	if c.set.hooks.ServerDown != nil {
+		c.set.hooks.ServerDown(err)
+	}
+}
+
+func (c *core) serverUp(after time.Duration, attempts int) {
+	c.log.Up(after)
+	if c.set.hooks.ServerUp != nil {
+		c.set.hooks.ServerUp(after, attempts)
+	}
+}
+
+// tellUnknown tells of a COMMIT whose outcome is not known, which err is about.
+func (c *core) tellUnknown(ctx context.Context, err error) {
+	var unknown *CommitUnknownError
+	if !errors.As(err, &unknown) {
+		return
+	}
+	code := SQLState(unknown)
+	c.rec.CommitUnknown(ctx, code)
+	c.log.CommitUnknown(code)
+	if c.set.hooks.CommitUnknown != nil {
+		c.set.hooks.CommitUnknown(ctx, unknown)
+	}
+}
+
+func (c *core) evicted(ctx context.Context, reason string) {
+	c.rec.Evicted(ctx, reason)
+	if c.set.hooks.Evicted != nil {
+		c.set.hooks.Evicted(reason)
+	}
+}
+
+// close ends every wait of the core. It is idempotent.
+func (c *core) close() error {
+	if c.closed.Swap(true) {
+		return nil
+	}
+	c.cancel()
+	return c.rec.Close()
+}
+
+// stopReason is the retry.stop_reason of the error that an operation ended with.
+func stopReason(err error) string {
+	if err == nil {
+		return ""
+	}
+	var exhausted *ExhaustedError
+	switch {
+	case errors.As(err, &exhausted):
+		return string(exhausted.Reason)
+	case errors.Is(err, breaker.ErrOpen):
+		return string(policy.StopBreaker)
+	case errors.Is(err, context.DeadlineExceeded):
+		return string(policy.StopDeadline)
+	case errors.Is(err, context.Canceled):
+		return string(policy.StopCanceled)
+	}
+	return string(policy.StopNotRetryable)
+}
+
+// prepareConfig makes cfg dial through our transport, with its TCP options and its evidence, and lets us see every
+// server error. What is set in cfg already is kept and called.
+func (c *core) prepareConfig(cfg *pgx.ConnConfig) {
+	if cfg.ConnectTimeout == 0 {
+		cfg.ConnectTimeout = DefaultConnectTimeout
+	}
+	cfg.DialFunc = transport.Dialer(c.set.transport(), cfg.ConnectTimeout, cfg.DialFunc)
+	onPgError := cfg.OnPgError
+	cfg.OnPgError = func(pc *pgconn.PgConn, err *pgconn.PgError) bool {
+		linkOf(pc).note(err)
+		if onPgError != nil {
+			return onPgError(pc, err)
+		}
+		return true
+	}
+}
+
+// transport returns the options of our dialer.
+func (s settings) transport() transport.Options {
+	return transport.Options{
+		UserTimeout:       s.tcpUserTimeout,
+		KeepAliveIdle:     s.tcpKeepAliveIdle,
+		KeepAliveInterval: s.tcpKeepAliveInterval,
+		KeepAliveCount:    s.tcpKeepAliveCount,
+	}
+}
+
+func telemetryOptions(s settings, cfg *pgconn.Config) metrics.Options {
+	o := metrics.Options{MeterProvider: s.meterProvider, TracerProvider: s.tracerProvider, Attributes: s.attributes}
+	if cfg != nil {
+		o.ServerAddress, o.ServerPort = cfg.Host, int(cfg.Port)
+		if network, _ := pgconn.NetworkAddress(cfg.Host, cfg.Port); network == "unix" {
+			o.ServerPort = 0
+		}
+	}
+	return o
+}

@@ -1,0 +1,186 @@
+// Package retrypg is a PostgreSQL driver for database/sql and a pool for pgx that wait for a server that is away, replace
+// connections that have died, and run again what was certainly not applied, and nothing else. It is built on pgx v5.
+//
+//	db, err := sql.Open("retrypg", dsn)          // or OpenDB, NewConnector
+//	pool, err := retrypg.NewPool(ctx, dsn)       // or NewPoolWithConfig, ConfigurePool
+//	err = retrypg.WithTx(ctx, db, retrypg.TxOptions{}, func(ctx context.Context, tx *sql.Tx) error { ... })
+//
+// # What is repeated
+//
+// Connecting. A connection attempt is repeated for as long as waiting can heal its failure: the server is not there,
+// starts up, shuts down, recovers, is full, has the wrong role for target_session_attrs, or its name cannot be resolved.
+// One caller tries for all; the others wait for its success, each within its own context. See [Connector.Connect].
+//
+// BEGIN, Prepare, and a statement of which nothing was sent. They have had no effect, so they go to another connection.
+//
+// A statement outside of a transaction that the server has answered with an ERROR by which it was rolled back: a
+// serialization failure or deadlock (SQLSTATE class 40; after a backoff), a stale cached plan or a missing prepared
+// statement (at once, twice at most). It must be one plain SELECT, INSERT, UPDATE, DELETE, MERGE, WITH, VALUES or TABLE, and
+// must not have delivered a row. It is judged by the text that it was given: the name of a prepared statement must not
+// read like a statement ("select x"), as pgx sends what was prepared under it.
+//
+// A transaction of [WithTx] and its kin, from its BEGIN, when the server has certainly not applied it and another run can
+// succeed: after a conflict, a lost connection before COMMIT, a restart, a failover.
+//
+// # What is never repeated
+//
+//   - A statement that may have run: it was sent, and the connection broke before the answer.
+//   - A transaction whose COMMIT was sent, unless the answer says that it was rolled back. Without an answer, or with one
+//     that says neither, the error matches [ErrCommitUnknown].
+//   - A query that has delivered a row.
+//   - CALL, DO, COPY, anything CONCURRENTLY, VACUUM and other utility commands, text with more than one statement, and any
+//     text of which that cannot be told for certain: parts of these may have been committed. Nor a statement with a
+//     pgx.QueryRewriter other than named arguments: it sends another text.
+//   - A statement inside of a transaction: only the whole transaction can be run again.
+//   - What the caller's context ended.
+//   - What a second try cannot heal: a wrong password, a missing database or privilege, refused or invalid TLS, a violated
+//     constraint, wrong SQL, and every error that is not of the database.
+//
+// The evidence is what was handed to the kernel on that connection, the SQLSTATE with its severity and origin, the command
+// tag of COMMIT, and ReadyForQuery. pgconn.SafeToRetry is never evidence: pgx 5.9 to 5.12 return true for statements that
+// ran. [Classify] shows the judgement of any error.
+//
+// # In which order the limits apply
+//
+// From the outside to the inside:
+//
+//  1. The context of the caller. There is no wait that could not end before its deadline: the call ends at once instead,
+//     with an error that matches context.DeadlineExceeded and the last error of the server. Where the context of a
+//     connection attempt has no deadline, retry_connect_max_elapsed takes its place: database/sql opens connections for
+//     waiting callers without one.
+//  2. The loop over attempts, bounded by retry_max_attempts and retry_max_elapsed. It does not bound connecting, which is
+//     bounded by time alone.
+//  3. The breaker, if there is one. It is asked before each connection attempt, each statement outside of a transaction and
+//     each BEGIN of database/sql. Its refusal is final for the loop: it is a *breaker.OpenError, which says when to come
+//     back. Only failures of connections count against it. So an open breaker also ends the waiting for a server at
+//     start-up: call [WaitReady] first, which it does not end.
+//  4. The budget, before the wait, and only where another attempt would follow. What is charged are runs of transactions
+//     that follow a lost connection or a server that was away. Conflicts are not: they say nothing about the health of the
+//     server. Neither is connecting, where one caller tries for all.
+//  5. The wait, and the attempt, with its span, otelsql's, and pgx below it. Transactions and the calls of a [Pool] hold no
+//     connection while they wait; a single statement of database/sql keeps the one that it has.
+//
+// # Errors
+//
+// What the driver returns for statements, BEGIN and COMMIT is the error of pgx, not wrapped, also after several attempts:
+// code that asserts *pgconn.PgError works as on plain pgx. Errors of our own are [*CommitUnknownError], [ErrTxEnded] of the
+// Commit that follows a ROLLBACK sent as text, *breaker.OpenError, and texts that begin with "retrypg:" for mistakes in the
+// use, such as a connection that is busy with open rows. In a transaction and on a pinned sql.Conn, driver.ErrBadConn never
+// stands in place of the reason.
+//
+// Connect, WaitReady and WithTx say more: an [*ExhaustedError] has the number of attempts, the time they took, why there
+// was no further one, and unwraps to the last error. Where the first attempt fails and cannot be repeated, Connect and
+// WithTx return its error as it is, and WaitReady wraps it.
+//
+// No error, span, metric or log line of this package holds a password, SQL text or arguments; what the server itself says
+// in an error is passed on.
+//
+// # Transactions
+//
+// [WithTx] returns nil if and only if the transaction committed, once. Its error says that it was not applied, unless it
+// matches [ErrCommitUnknown] (COMMIT was sent and its answer lost) or [ErrTxEnded] (the closure ended it itself, by Commit
+// or Rollback or by such a statement). The closure may run several times: it must work on its transaction only, set what it
+// captures anew each time, and wrap errors of statements with %w if at all. What no rollback takes back is repeated with
+// it: values of sequences, session advisory locks, calls to other services. After ErrCommitUnknown the server may still be
+// committing for a while: a look for the effect that comes at once may miss it.
+//
+// The transaction of a handle that is not ours (another driver, a pool without ConfigurePool) is run with the default
+// settings and a retry budget for each *sql.DB and *pgxpool.Pool; single connections of others share one budget.
+//
+// # DSN keys
+//
+// A DSN is all that pgx reads (URL or keyword/value, service files, several hosts, PG* variables) with these keys, shown
+// with their defaults. They are not sent to the server. A wrong key or value of ours is a [*DSNError] that names what is
+// allowed and the nearest right one. Options win over the DSN. A URL writes them as ?retry_max_attempts=5&retry_jitter=none.
+//
+// connect_timeout is pgx's own; where it is not given, or 0, one attempt at one host is bounded by 5 s.
+//
+// Every key that begins with retry_ or breaker_ is taken for ours. YugabyteDB has server parameters of such names
+// (retry_max_backoff, retry_min_backoff, retry_backoff_multiplier): give them as options='-c retry_max_backoff=1s'.
+//
+//	retry_max_attempts=10
+//	    attempts of one statement or transaction in all, the first included
+//	    a whole number from 1 to 1000000; 1: no retry
+//	retry_max_elapsed=off
+//	    time in which attempts of one statement or transaction may begin; off: the context and the attempts
+//	    bound it
+//	    a duration from 1us to 24h such as "250ms" or "30s", or whole seconds, or "off"
+//	retry_initial_delay=5ms
+//	    ceiling of the wait before the first retry
+//	    a duration from 1us to 24h such as "250ms" or "30s", or whole seconds
+//	retry_max_delay=1s
+//	    ceiling of every wait
+//	    a duration from 1us to 24h such as "250ms" or "30s", or whole seconds, not less than retry_initial_delay
+//	retry_multiplier=2
+//	    factor from the ceiling of one wait to that of the next
+//	    a number from 1 to 1000
+//	retry_jitter=full
+//	    how a wait is drawn below its ceiling
+//	    none, full, equal, decorrelated, proportional; proportional takes a factor, as in "proportional:0.25"
+//	retry_connect_max_elapsed=1m0s
+//	    how long connecting waits for a server where the context has no deadline
+//	    a duration from 1us to 24h such as "250ms" or "30s", or whole seconds
+//	retry_budget=on
+//	    whether retries are held to a share of the successes
+//	    on, off
+//	retry_budget_ratio=0.1
+//	    retries that each success pays for
+//	    a number from 0.001 to 1
+//	retry_budget_min_per_second=3
+//	    retries per second that need no success
+//	    a number from 0.001 to 1000000
+//	retry_budget_burst=100
+//	    retries that can be saved up, and that there are at the start
+//	    a whole number from 1 to 1000000
+//	breaker_failures=off
+//	    connection failures in a row that open the circuit breaker; off: no breaker
+//	    a whole number from 1 to 10000, or "off" (or 0)
+//	breaker_window=10s
+//	    longest time from the first to the last of these failures
+//	    a duration from 1us to 24h such as "250ms" or "30s", or whole seconds
+//	breaker_open_for=5s
+//	    how long an open breaker refuses before it lets a probe through
+//	    a duration from 1us to 24h such as "250ms" or "30s", or whole seconds
+//	breaker_probes=1
+//	    probes that a half-open breaker lets through at the same time
+//	    a whole number from 1 to 10000
+//	breaker_probe_lease=10s
+//	    how long a probe may stay without a result before another takes its place
+//	    a duration from 1us to 24h such as "250ms" or "30s", or whole seconds
+//	tcp_user_timeout=10s
+//	    how long sent data may stay unacknowledged before the connection is given up (Linux); off: as the system
+//	    has it. It is the client's socket, as in libpq; for the server's use `options`
+//	    a duration from 1ms to 2147483647ms, or whole milliseconds, or "off" (or 0)
+//	tcp_keepalive_idle=5s   (also keepalives_idle)
+//	    silence before the first keepalive probe; off: no keepalive
+//	    a duration from 1s to 32767s, or whole seconds, or "off"
+//	tcp_keepalive_interval=2s   (also keepalives_interval)
+//	    time between two keepalive probes
+//	    a duration from 1s to 32767s, or whole seconds
+//	tcp_keepalive_count=3   (also keepalives_count)
+//	    unanswered keepalive probes that end the connection
+//	    a whole number from 1 to 127
+//	keepalives=1
+//	    libpq's switch: 0 is tcp_keepalive_idle=off
+//	    1 (or on), 0 (or off)
+//
+// # Telemetry
+//
+// Spans and metrics go to OpenTelemetry's global providers, or to those of [WithTracerProvider] and [WithMeterProvider];
+// package metrics lists them. Nothing is recorded, and nothing allocated for it, while no provider is installed. [WithHooks]
+// and [WithLogger] tell about single events.
+//
+// # Concurrency
+//
+// Drivers, connectors, pools, policies, budgets and breakers are safe for concurrent use. A [Conn], and a transaction with
+// the calls of WithTx nested in it, are for one goroutine at a time. Callbacks run on the goroutine of the operation that
+// they tell of, never under a lock, and their panics go on through it. The package starts no goroutine that outlives its
+// call. pgx does: it closes a connection on which a statement was cut short on a goroutine of its own, for up to 15 s.
+//
+// # More
+//
+// The README has the tables of metrics, errors and SQLSTATEs, and the use with GORM, sqlx and containers. How it works
+// inside is in [docs/architecture.md].
+//
+// [docs/architecture.md]: https://github.com/retrypg/retrypg/blob/main/docs/architecture.md
+package retrypg

@@ -1,0 +1,67 @@
+package retrypg
+
+import (
+	"database/sql/driver"
+	"errors"
+	"fmt"
+
+	"github.com/retrypg/retrypg/policy"
+)
+
+// ExhaustedError is the error of an operation that failed after more than one attempt, or that could have been tried
+// again but for a limit: it carries the number of attempts, the time they took, why there is no further one, and the
+// last error, to which it unwraps.
+type ExhaustedError = policy.ExhaustedError
+
+// ErrCommitUnknown matches every error that says that a COMMIT was sent and its outcome is not known: the transaction
+// may or may not have been applied. Such a transaction is never run again. The connection is closed, but the server may
+// still be committing for a while: who looks for the effect at once may miss it, and who runs the transaction again must
+// use a key that lets only one of the two succeed.
+var ErrCommitUnknown = errors.New("commit outcome unknown")
+
+// CommitUnknownError says that the connection was lost, or the context ended, between sending COMMIT and its answer.
+// It matches ErrCommitUnknown, and unwraps to what ended the wait.
+type CommitUnknownError struct {
+	// Err is what came in place of the answer to COMMIT: a lost connection, a context's end, a pooler's message.
+	Err error
+}
+
+// Error says what is known and what to do.
+func (e *CommitUnknownError) Error() string {
+	return fmt.Sprintf("commit outcome unknown: COMMIT was sent and no answer came (%v): "+
+		"the transaction may have been applied; look for its effect before running it again", e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *CommitUnknownError) Unwrap() error { return e.Err }
+
+// Is reports whether target is ErrCommitUnknown.
+func (e *CommitUnknownError) Is(target error) bool { return target == ErrCommitUnknown }
+
+// Errors about the use of WithTx and its kin.
+var (
+	// ErrTxEnded says that the closure of WithTx called Commit or Rollback itself. WithTx does not know what became of
+	// the transaction then and does not run it again.
+	ErrTxEnded = errors.New("the closure ended the transaction itself: leave Commit and Rollback to WithTx")
+	// ErrNilFunc says that WithTx was called without a closure.
+	ErrNilFunc = errors.New("retrypg: WithTx needs a function, got nil")
+	// ErrNilDB says that WithTx or WaitReady was called without a database.
+	ErrNilDB = errors.New("retrypg: a database is needed, got nil")
+	// ErrNestedOptions says that a nested WithTx asked for an isolation level or access mode: a savepoint has none.
+	ErrNestedOptions = errors.New("retrypg: a nested WithTx is a savepoint of the outer transaction: set isolation, read-only and deferrable there")
+	// ErrClosed says that a Connector or a Pool was used after Close, or closed while a call waited for the server.
+	ErrClosed = errors.New("retrypg: connector or pool is closed")
+)
+
+// errBusy is the error in place of driver.ErrBadConn, which says nothing, when a statement is sent while rows of an
+// earlier one are still open.
+var errBusy = errors.New("retrypg: connection busy: close the rows of the previous query on this transaction or connection first")
+
+// discardedError tells database/sql to drop a connection and to take another one, and tells everybody else why. Unlike
+// a bare driver.ErrBadConn the reason survives when database/sql has no other connection to take (a pinned sql.Conn,
+// or its attempts used up). It is returned only where nothing of the statement can have taken effect.
+type discardedError struct{ err error }
+
+func (e *discardedError) Error() string        { return e.err.Error() }
+func (e *discardedError) Unwrap() error        { return e.err }
+func (e *discardedError) Is(target error) bool { return target == driver.ErrBadConn }

@@ -1,0 +1,41 @@
+package retrypg
+
+import (
+	"context"
+	"time"
+
+	"github.com/retrypg/retrypg/breaker"
+)
+
+// Hooks are functions that are called as things happen, each of which may be nil. They run on the goroutine of the
+// operation, never under a lock, and must not block; they may be called concurrently. A panic of one goes on to the caller
+// of the operation; where database/sql connects on a goroutine of its own, nobody can recover from it. The struct grows
+// over time: use field names.
+type Hooks struct {
+	// Backoff is called after an attempt failed and before the wait for the next one, so not after the last attempt. Of
+	// the callers that wait for a server it is called by the one that tries for all.
+	Backoff func(context.Context, BackoffInfo)
+	// ServerDown is called when a connection attempt failed in a way that waiting can heal and the server had been
+	// thought up until then. err is that failure.
+	ServerDown func(err error)
+	// ServerUp is called when the server accepts connections again, with the time since ServerDown and the number of
+	// attempts it took.
+	ServerUp func(after time.Duration, attempts int)
+	// Breaker is called when the circuit breaker changes its state.
+	Breaker func(from, to breaker.State)
+	// CommitUnknown is called when it could not be found out whether a COMMIT took effect.
+	CommitUnknown func(context.Context, *CommitUnknownError)
+	// Evicted is called when a pooled connection was dropped at its checkout because it was found dead, with the
+	// reason: "dead" (the peer closed it) or "ping" (it no longer answered).
+	Evicted func(reason string)
+}
+
+// BackoffInfo tells Hooks.Backoff about the attempt that failed.
+type BackoffInfo struct {
+	Operation string        // "statement", "transaction", "connect" or "ready"
+	Name      string        // TxOptions.Name, if it is a transaction
+	Attempt   int           // number of the attempt that failed, from 1
+	Wait      time.Duration // how long until the next
+	Err       error         // why it failed
+	Class     Class         // Classify(Err)
+}

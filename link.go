@@ -1,0 +1,150 @@
+package retrypg
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"io"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/retrypg/retrypg/internal/transport"
+)
+
+// linkKey is where a connection's link is kept in pgconn's CustomData.
+const linkKey = "retrypg"
+
+// link is what is known of one physical connection beyond what pgx tells: what was really handed to the kernel, what
+// really ended it, and why its transaction was aborted. It is used by one goroutine at a time, as the connection is.
+type link struct {
+	pg   *pgconn.PgConn
+	core *core           // of the pool that the connection belongs to; nil if it is not ours
+	wire *transport.Conn // nil where the connection was not dialled by us: nothing is known then
+
+	txErr *pgconn.PgError // the error that aborted the transaction, if one did
+	ended bool            // a text that may have ended the transaction was sent, and its answer lost
+	stale bool            // the server behind it has the wrong role: not to be used again
+	used  bool            // it had a transaction before: it may have died since
+}
+
+// newLink makes the link of a connection and leaves it where OnPgError finds it.
+func newLink(pc *pgconn.PgConn) *link {
+	l := &link{pg: pc, wire: transport.From(pc.Conn())}
+	pc.CustomData()[linkKey] = l
+	return l
+}
+
+// linkOf returns the link of a connection, or nil if it has none (yet).
+func linkOf(pc *pgconn.PgConn) *link {
+	l, _ := pc.CustomData()[linkKey].(*link)
+	return l
+}
+
+// ensureLink returns the link of a connection, made now where the connection is not of a pool of ours.
+func ensureLink(pc *pgconn.PgConn) *link {
+	if l := linkOf(pc); l != nil {
+		return l
+	}
+	return newLink(pc)
+}
+
+// begin forgets the last transaction.
+func (l *link) begin() { l.txErr, l.ended = nil, false }
+
+// noteLost notes a statement of a transaction that failed: if the connection went with it, a COMMIT in its text may have
+// taken effect.
+func (l *link) noteLost(sql string) {
+	if l.pg.IsClosed() && l.pg.TxStatus() != 'I' && mayEndTransaction(sql) {
+		l.ended = true
+	}
+}
+
+// note keeps the last error of a transaction that does not merely say that it is aborted already: should the transaction
+// be found aborted, that error is why.
+func (l *link) note(err *pgconn.PgError) {
+	if l == nil {
+		return
+	}
+	if err.Code != "25P02" && l.pg.TxStatus() != 'I' {
+		l.txErr = err
+	}
+	if Classify(err).Retry == RetryFailover && l.recovering() {
+		l.stale = true
+	}
+}
+
+// recovering reports whether the server is a hot standby, as far as it says so: PostgreSQL 14 and later report it in
+// in_hot_standby without being asked; of older servers the error is believed.
+func (l *link) recovering() bool { return l.pg.ParameterStatus("in_hot_standby") != "off" }
+
+// mark returns how much was sent so far, for sentSince.
+func (l *link) mark() uint64 {
+	if l.wire == nil {
+		return 0
+	}
+	return l.wire.BytesWritten()
+}
+
+// sentSince reports whether anything was handed to the kernel since mark. pgx's SafeToRetry says something similar and
+// is not used: pgx 5.9 to 5.12 return true for statements that ran.
+func (l *link) sentSince(mark uint64) bool { return l.wire == nil || l.wire.BytesWritten() != mark }
+
+// dead reports whether the kernel knows already that the connection has ended. One look at the socket, and what would
+// have been sent into nowhere, and then be unknown, is known not to have been sent.
+func (l *link) dead() bool { return l.wire != nil && l.wire.Peek() == transport.Dead }
+
+// trueError returns what really ended the connection where pgx only says that it is closed: since 5.9 pgx drops the
+// read error of a simple-protocol statement and reports "conn closed" with SafeToRetry true, although the statement was
+// sent and may have run.
+func (l *link) trueError(err error) error {
+	if err != nil && !errors.Is(err, pgconn.ErrConnClosed) && !errors.Is(err, driver.ErrBadConn) {
+		return err
+	}
+	return l.readError()
+}
+
+// readError returns the error that reading from the server ended with.
+func (l *link) readError() error {
+	if l.wire != nil {
+		if err := l.wire.ReadErr(); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+	}
+	return io.ErrUnexpectedEOF
+}
+
+// unsentError returns why nothing of a statement could be sent.
+func (l *link) unsentError(err error) error {
+	if err != nil && !errors.Is(err, driver.ErrBadConn) {
+		return err
+	}
+	if l.wire != nil {
+		if werr := l.wire.WriteErr(); werr != nil {
+			return werr
+		}
+		if rerr := l.wire.ReadErr(); rerr != nil && !errors.Is(rerr, io.EOF) {
+			return rerr
+		}
+	}
+	return pgconn.ErrConnClosed
+}
+
+// lives looks at an idle connection before it is used: at its socket, which costs no round trip and finds what the server
+// has closed, and with a ping where that is asked for or where something unread waits, a FATAL or a notice. It tells the
+// core of a connection that it finds dead.
+func (l *link) lives(ctx context.Context, c *core, ping bool) bool {
+	if l.wire != nil {
+		switch l.wire.Peek() {
+		case transport.Dead:
+			c.evicted(ctx, "dead")
+			return false
+		case transport.Pending:
+			ping = true
+		}
+	}
+	if ping && l.pg.Ping(ctx) != nil {
+		c.evicted(ctx, "ping")
+		return false
+	}
+	return true
+}

@@ -1,0 +1,208 @@
+package retrypg
+
+import (
+	"context"
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/retrypg/retrypg/policy"
+)
+
+// pgxTx is a transaction over pgx: that of Pool.BeginTx, and the attempt of WithPgxTx, which its closure gets. It is pgx's
+// own but for its end.
+type pgxTx struct {
+	pgx.Tx
+	core   *core
+	conn   *pgx.Conn // nil for a test double
+	link   *link
+	pooled *pgxpool.Conn                       // to be given back; nil where the connection is the caller's
+	fn     func(context.Context, pgx.Tx) error // of WithPgxTx
+
+	commitQuery string // of pgx.TxOptions; empty means commit
+	textTag     string // the tag of the statement that ended the transaction, COMMIT or ROLLBACK sent as text
+	byMethods   bool   // begun by a type of the user's: it ends through its methods
+	ending
+}
+
+// begin takes a connection where db has any to give, so that COMMIT can be judged by its tag: pgx's own Commit drops it.
+func (t *pgxTx) begin(ctx context.Context, db PgxTxBeginner, o pgx.TxOptions) error {
+	switch db := db.(type) {
+	case *Pool:
+		return t.beginOn(ctx, db.Acquire, o)
+	case *pgxpool.Pool:
+		return t.beginOn(ctx, db.Acquire, o)
+	case *pgxpool.Conn:
+		return t.beginPinned(ctx, db.Conn(), o)
+	case *pgx.Conn:
+		return t.beginPinned(ctx, db, o)
+	}
+	tx, err := db.BeginTx(ctx, o)
+	if err != nil {
+		return err
+	}
+	if own, ok := tx.(*pgxTx); ok { // the type is built on a Pool
+		fn := t.fn
+		*t = *own
+		t.fn, own.over = fn, true
+		return nil
+	}
+	t.Tx, t.conn, t.byMethods = tx, tx.Conn(), true
+	if t.conn != nil {
+		t.link = ensureLink(t.conn.PgConn())
+		t.link.begin()
+	}
+	return nil
+}
+
+// beginOn begins on a connection of a pool. BEGIN has no effect that outlives its connection, so one that meets a dead
+// connection is sent on another; it ends, as each failure has used up one connection of the pool.
+func (t *pgxTx) beginOn(ctx context.Context, acquire func(context.Context) (*pgxpool.Conn, error), o pgx.TxOptions) error {
+	for {
+		pooled, err := acquire(ctx)
+		if err != nil {
+			return err
+		}
+		l := ensureLink(pooled.Conn().PgConn())
+		reused := l.used
+		l.used = true
+		if err = t.beginConn(ctx, pooled.Conn(), o); err == nil {
+			t.pooled = pooled
+			return nil
+		}
+		closed := pooled.Conn().IsClosed()
+		pooled.Release()
+		if !closed || !reused || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// beginPinned begins on the caller's own connection: where that is lost, nothing can take its place.
+func (t *pgxTx) beginPinned(ctx context.Context, conn *pgx.Conn, o pgx.TxOptions) error {
+	if conn.IsClosed() {
+		return policy.Permanent(pgconn.ErrConnClosed)
+	}
+	err := t.beginConn(ctx, conn, o)
+	if err != nil && conn.IsClosed() {
+		return policy.Permanent(err)
+	}
+	return err
+}
+
+func (t *pgxTx) beginConn(ctx context.Context, conn *pgx.Conn, o pgx.TxOptions) (err error) {
+	t.conn, t.commitQuery = conn, o.CommitQuery
+	t.link = ensureLink(conn.PgConn())
+	t.link.begin()
+	if t.Tx, err = conn.BeginTx(ctx, o); err != nil && conn.IsClosed() {
+		return t.link.trueError(err)
+	}
+	return err
+}
+
+// Exec is pgx's; it sees a transaction that is ended by text.
+func (t *pgxTx) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	if t.conn == nil || t.over {
+		return t.Tx.Exec(ctx, sql, args...)
+	}
+	was := t.conn.PgConn().TxStatus()
+	tag, err := t.Tx.Exec(ctx, sql, args...)
+	switch {
+	case err != nil:
+		t.link.noteLost(sql)
+	case was != 'I' && t.conn.PgConn().TxStatus() == 'I':
+		t.textTag = textEnd(was, sql, tag.String())
+	}
+	return tag, err
+}
+
+// Commit returns nil if and only if the transaction committed; see Pool.BeginTx. It is not for the closure of WithPgxTx,
+// which then says that it must not have been called.
+func (t *pgxTx) Commit(ctx context.Context) error {
+	if t.over {
+		return pgx.ErrTxClosed
+	}
+	v, err := t.commit(ctx)
+	if v == verdictEnded && t.textTag == "COMMIT" {
+		return nil // scripts end with it, and it did what was asked for
+	}
+	return err
+}
+
+// Rollback rolls back, also after ctx has ended; a closure that calls it must return an error.
+func (t *pgxTx) Rollback(ctx context.Context) error {
+	if t.over {
+		return pgx.ErrTxClosed
+	}
+	v := verdictNone
+	if t.conn != nil && (t.conn.PgConn().TxStatus() == 'I' || t.link.ended) {
+		v = verdictEnded
+	}
+	defer func() { t.end(v) }()
+	if !t.byMethods {
+		return rollback(ctx, t.conn)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
+	defer cancel()
+	return t.Tx.Rollback(ctx)
+}
+
+// end notes that the transaction is over and gives the connection back, which is somebody else's from then on.
+func (t *pgxTx) end(v verdict) {
+	if t.over {
+		return
+	}
+	t.ending.end(v, t.conn, t.link)
+	if !t.byMethods {
+		// pgx's transaction must know that it is over, or it, its savepoints and its large objects would go on working on a
+		// connection that is somebody else's. A context that has ended keeps it from sending anything.
+		_ = t.Tx.Commit(ended)
+	}
+	if t.pooled != nil {
+		t.pooled.Release()
+		t.pooled = nil
+	}
+}
+
+func (t *pgxTx) run(ctx context.Context) error { return t.fn(ctx, t) }
+
+func (t *pgxTx) exec(ctx context.Context, query string) error {
+	_, err := t.Tx.Exec(ctx, query)
+	return err
+}
+
+func (t *pgxTx) state() txState {
+	switch {
+	case t.over:
+		return t.ending.state()
+	case t.conn == nil:
+		return txState{}
+	}
+	return stateOf(t.conn, t.link)
+}
+
+func (t *pgxTx) commit(ctx context.Context) (v verdict, err error) {
+	defer func() { t.end(v) }()
+	if t.byMethods {
+		return foreignVerdict(ctx, t.core, t.Tx.Commit(ctx))
+	}
+	return settle(ctx, t.core, t.conn, t.link, orDefault(t.commitQuery, plainCommit))
+}
+
+func (t *pgxTx) abandon(ctx context.Context) (ended bool) {
+	if t.over {
+		return false
+	}
+	err := t.Rollback(ctx)
+	return t.byMethods && errors.Is(err, pgx.ErrTxClosed)
+}
+
+// pgxNested is a closure inside the transaction of an outer one.
+type pgxNested struct {
+	*pgxTx
+	fn func(context.Context, pgx.Tx) error
+}
+
+func (t *pgxNested) run(ctx context.Context) error { return t.fn(ctx, t.pgxTx) }

@@ -1,0 +1,332 @@
+package retrypg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Pool is a *pgxpool.Pool that rides out what can be ridden out: taking a connection waits for a server that is away,
+// within the context or, where that has no deadline, within retry_connect_max_elapsed; a connection that was found dead
+// before anything was sent is exchanged; COMMIT is judged as by WithTx. It is safe for concurrent use.
+//
+// What pgxpool returns outside of these methods (Stat, Config, AcquireAllIdle and so on) is pgxpool's own.
+type Pool struct {
+	*pgxpool.Pool
+	core     *core
+	maxConns int
+}
+
+// NewPool makes a pool from a DSN with the keys of the package documentation and pgxpool's pool_* keys. Like pgxpool.New
+// it does not wait for a connection: the connections of pool_min_conns are opened in the background, with the values of ctx
+// but without its end.
+func NewPool(ctx context.Context, dsn string, opts ...Option) (*Pool, error) {
+	cfg, s, err := parsePoolDSN(dsn)
+	if err != nil {
+		return nil, err
+	}
+	return newPool(ctx, cfg, s, opts)
+}
+
+// NewPoolWithConfig makes a pool from a configuration of pgxpool.ParseConfig, whose hooks are kept and called. It changes
+// cfg, which must not be used for another pool. Our keys are taken out of cfg's RuntimeParams, where pgxpool.ParseConfig
+// leaves them.
+func NewPoolWithConfig(ctx context.Context, cfg *pgxpool.Config, opts ...Option) (*Pool, error) {
+	s, err := poolSettings(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return newPool(ctx, cfg, s, opts)
+}
+
+func newPool(ctx context.Context, cfg *pgxpool.Config, s settings, opts []Option) (*Pool, error) {
+	core, err := configurePool(cfg, s, opts)
+	if err != nil {
+		return nil, err
+	}
+	before := cfg.BeforeConnect
+	cfg.BeforeConnect = func(ctx context.Context, attempt *pgx.ConnConfig) error {
+		switch {
+		case ctx.Value(idleOnlyKey{}) != nil:
+			return errMustConnect
+		case before != nil:
+			return before(ctx, attempt)
+		}
+		return nil
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		_ = core.close() // it was never used
+		return nil, err
+	}
+	core.observe()
+	return &Pool{Pool: pool, core: core, maxConns: int(cfg.MaxConns)}, nil
+}
+
+// idleOnly is the context of an Acquire that is to take an idle connection, or to wait for one, but not to connect:
+// connecting is for the gate, and pgxpool calls BeforeConnect exactly where it would connect.
+type idleOnly struct{ context.Context }
+
+type idleOnlyKey struct{}
+
+func (c idleOnly) Value(key any) any {
+	if key == (idleOnlyKey{}) {
+		return true
+	}
+	return c.Context.Value(key)
+}
+
+var errMustConnect = errors.New("retrypg: no idle connection")
+
+// poolSettings takes our keys out of a pool's configuration.
+func poolSettings(cfg *pgxpool.Config) (s settings, err error) {
+	if cfg == nil || cfg.ConnConfig == nil {
+		return s, errors.New("retrypg: a pool needs a configuration made by pgxpool.ParseConfig, got nil")
+	}
+	return s, takeKeysHiding(cfg.ConnConfig.RuntimeParams, cfg.ConnString(), &s, cfg.ConnConfig.Password)
+}
+
+// ConfigurePool prepares the configuration of a pool that the caller makes with pgxpool.NewWithConfig: our dialer with
+// its TCP options, a look at each idle connection before it is handed out, honest evidence for WithPgxTx. Hooks that are
+// set in cfg are kept and called. It changes cfg, which must not be used for another pool. Our keys are taken out of
+// cfg's RuntimeParams, where pgxpool.ParseConfig leaves them.
+//
+// What no hook of pgxpool can do is left to NewPool: such a pool does not wait for a server that is away, and its Exec,
+// Query and Begin are pgxpool's own. WithPgxTx runs on it with the settings given here, budget, hooks and telemetry
+// included. A circuit breaker is an error.
+func ConfigurePool(cfg *pgxpool.Config, opts ...Option) error {
+	s, err := poolSettings(cfg)
+	if err != nil {
+		return err
+	}
+	core, err := configurePool(cfg, s, opts)
+	if err == nil && core.breaker != nil {
+		return errors.New("retrypg: ConfigurePool has no place for a circuit breaker: use NewPool, or leave breaker_* and WithBreaker out")
+	}
+	return err
+}
+
+func configurePool(cfg *pgxpool.Config, s settings, opts []Option) (*core, error) {
+	core, err := configure(cfg.ConnConfig, s, opts)
+	if err != nil {
+		return nil, err
+	}
+	if own := core.set.beforeConnect; own != nil {
+		beforeConnect := cfg.BeforeConnect
+		cfg.BeforeConnect = func(ctx context.Context, attempt *pgx.ConnConfig) error {
+			if err := own(ctx, attempt); err != nil || beforeConnect == nil {
+				return err
+			}
+			return beforeConnect(ctx, attempt)
+		}
+	}
+	afterConnect, own := cfg.AfterConnect, core.set.afterConnect
+	cfg.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		newLink(conn.PgConn()).core = core
+		if own != nil {
+			if err := own(ctx, conn); err != nil {
+				return err
+			}
+		}
+		if afterConnect != nil {
+			return afterConnect(ctx, conn)
+		}
+		return nil
+	}
+	prepare, before := cfg.PrepareConn, cfg.BeforeAcquire //nolint:staticcheck // deprecated, but users set it: pgxpool calls it only where there is no PrepareConn
+	cfg.PrepareConn = func(ctx context.Context, conn *pgx.Conn) (bool, error) {
+		switch {
+		case !core.usable(ctx, conn):
+			return false, nil
+		case prepare != nil:
+			return prepare(ctx, conn)
+		case before != nil:
+			return before(ctx, conn), nil
+		}
+		return true, nil
+	}
+	return core, nil
+}
+
+// usable looks at an idle connection. pgxpool itself has pinged it if it was idle for long.
+func (c *core) usable(ctx context.Context, conn *pgx.Conn) bool {
+	l := ensureLink(conn.PgConn())
+	return !conn.IsClosed() && !l.stale && l.lives(ctx, c, false)
+}
+
+func (p *Pool) retrypgCore() *core { return p.core }
+
+// Close closes the pool and ends the waits of all its callers with ErrClosed. It waits, as pgxpool does, until all
+// connections have been given back.
+func (p *Pool) Close() {
+	_ = p.core.close() // telemetry's unregistering: nothing that a caller could act upon
+	p.Pool.Close()
+}
+
+// Acquire returns a connection, however many attempts that takes; see Connector.Connect for its bounds and errors.
+func (p *Pool) Acquire(ctx context.Context) (*pgxpool.Conn, error) {
+	if p.core.closed.Load() {
+		return nil, ErrClosed
+	}
+	conn, err := p.Pool.Acquire(idleOnly{ctx})
+	if err == nil || !errors.Is(err, errMustConnect) {
+		return conn, p.acquireError(err)
+	}
+	err = p.core.connect(ctx, func(ctx context.Context) (err error) {
+		conn, err = p.Pool.Acquire(ctx)
+		return err
+	})
+	return conn, p.acquireError(err)
+}
+
+// acquireError makes what Close ended match ErrClosed.
+func (p *Pool) acquireError(err error) error {
+	if err == nil || !p.core.closed.Load() || errors.Is(err, ErrClosed) {
+		return err
+	}
+	return errors.Join(ErrClosed, err)
+}
+
+// AcquireFunc acquires a connection, calls f with it and gives it back.
+func (p *Pool) AcquireFunc(ctx context.Context, f func(*pgxpool.Conn) error) error {
+	conn, err := p.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	return f(conn)
+}
+
+// Ping acquires a connection and sends an empty statement.
+func (p *Pool) Ping(ctx context.Context) error {
+	_, err := p.Exec(ctx, "-- ping")
+	return err
+}
+
+// onConn calls f with a connection, and again with another one as long as that failed before anything was sent. It ends:
+// each failure has used up one of the pool's stale connections. The connection stays with the caller if err is nil.
+func (p *Pool) onConn(ctx context.Context, f func(*pgxpool.Conn) error) (*pgxpool.Conn, error) {
+	var last error
+	for range p.maxConns + 1 {
+		conn, err := p.Acquire(ctx)
+		if err != nil {
+			return nil, err
+		}
+		again, err := p.try(ctx, conn, f)
+		if !again {
+			return conn, err
+		}
+		last = err
+	}
+	return nil, fmt.Errorf("retrypg: every connection of the pool was found dead before anything was sent: %w", last)
+}
+
+// try calls f with conn, and gives it back where f fails or panics. again says that another connection is to be taken.
+func (p *Pool) try(ctx context.Context, conn *pgxpool.Conn, f func(*pgxpool.Conn) error) (again bool, err error) {
+	keep := false
+	defer func() {
+		if !keep {
+			conn.Release()
+		}
+	}()
+	permit, err := p.core.breaker.Allow()
+	if err != nil {
+		return false, err
+	}
+	defer permit.Ignore() // of no effect once something was reported
+	l := ensureLink(conn.Conn().PgConn())
+	mark := l.mark()
+	err = f(conn)
+	report(ctx, &permit, err)
+	if err == nil {
+		keep = true
+		return false, nil
+	}
+	sent, closed := l.sentSince(mark), conn.Conn().IsClosed()
+	if sent && closed {
+		err = l.trueError(err)
+	}
+	return !sent && closed && ctx.Err() == nil, err
+}
+
+// Exec is pgxpool's Exec; a plain statement that was rolled back by a conflict is run again, as by database/sql.
+func (p *Pool) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	return runStatement(ctx, p.core, false, conflictOf(sql, args), func(ctx context.Context) (tag pgconn.CommandTag, err error) {
+		conn, err := p.onConn(ctx, func(conn *pgxpool.Conn) (err error) {
+			tag, err = conn.Exec(ctx, sql, args...)
+			return err
+		})
+		if err == nil {
+			conn.Release()
+		}
+		return tag, err
+	})
+}
+
+// Query is pgxpool's Query on a connection that Acquire gives. Errors of the statement come with its rows, when it can no
+// longer be run again: use WithPgxTx for queries that conflict.
+func (p *Pool) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	rows, err := runStatement(ctx, p.core, false, conflictOf(sql, args), func(ctx context.Context) (pgx.Rows, error) {
+		rows := &pooledRows{}
+		conn, err := p.onConn(ctx, func(conn *pgxpool.Conn) (err error) {
+			rows.Rows, err = conn.Query(ctx, sql, args...)
+			return err
+		})
+		rows.conn = conn
+		return rows, err
+	})
+	if err != nil {
+		return failedRows{err}, err
+	}
+	return rows, nil
+}
+
+// QueryRow is pgxpool's QueryRow; a plain statement that was rolled back by a conflict is run again. It is sent by Scan.
+func (p *Pool) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	return &pooledRow{p: p, ctx: ctx, sql: sql, args: args}
+}
+
+// SendBatch is pgxpool's SendBatch on a connection that Acquire gives.
+func (p *Pool) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
+	conn, err := p.Acquire(ctx)
+	if err != nil {
+		return pgx.FailedBatchResults(b, err)
+	}
+	sent := false
+	defer func() {
+		if !sent { // an argument's encoder panicked
+			conn.Release()
+		}
+	}()
+	results := &pooledBatch{BatchResults: conn.SendBatch(ctx, b), conn: conn}
+	sent = true
+	return results
+}
+
+// CopyFrom is pgxpool's CopyFrom on a connection that Acquire gives. It is not run again: its source is used up.
+func (p *Pool) CopyFrom(ctx context.Context, table pgx.Identifier, columns []string, source pgx.CopyFromSource) (int64, error) {
+	conn, err := p.Acquire(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Release()
+	return conn.CopyFrom(ctx, table, columns, source)
+}
+
+// Begin is BeginTx with the server's defaults.
+func (p *Pool) Begin(ctx context.Context) (pgx.Tx, error) { return p.BeginTx(ctx, pgx.TxOptions{}) }
+
+// BeginTx begins a transaction. A BEGIN that meets a dead connection is sent on another. Commit of the transaction returns
+// nil if and only if it committed, and a *CommitUnknownError where nothing is known. As with pgxpool, the connection is
+// given back by Commit or Rollback.
+func (p *Pool) BeginTx(ctx context.Context, o pgx.TxOptions) (pgx.Tx, error) {
+	t := &pgxTx{core: p.core}
+	if err := t.beginOn(ctx, p.Acquire, o); err != nil {
+		return nil, err
+	}
+	return t, nil
+}

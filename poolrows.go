@@ -1,0 +1,113 @@
+package retrypg
+
+import (
+	"context"
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// pooledRows gives the connection back when the rows are closed.
+type pooledRows struct {
+	pgx.Rows
+	conn *pgxpool.Conn
+}
+
+func (r *pooledRows) Close() {
+	r.Rows.Close()
+	if r.conn != nil {
+		r.conn.Release()
+		r.conn = nil
+	}
+}
+
+func (r *pooledRows) Next() bool {
+	more := r.Rows.Next()
+	if !more {
+		r.Close()
+	}
+	return more
+}
+
+func (r *pooledRows) Scan(dest ...any) error {
+	err := r.Rows.Scan(dest...)
+	if err != nil {
+		r.Close()
+	}
+	return err
+}
+
+func (r *pooledRows) Values() ([]any, error) {
+	values, err := r.Rows.Values()
+	if err != nil {
+		r.Close()
+	}
+	return values, err
+}
+
+// failedRows are the rows of a query that was not sent.
+type failedRows struct{ err error }
+
+func (failedRows) Close()                                       {}
+func (r failedRows) Err() error                                 { return r.err }
+func (failedRows) CommandTag() pgconn.CommandTag                { return pgconn.CommandTag{} }
+func (failedRows) FieldDescriptions() []pgconn.FieldDescription { return nil }
+func (failedRows) Next() bool                                   { return false }
+func (r failedRows) Scan(...any) error                          { return r.err }
+func (r failedRows) Values() ([]any, error)                     { return nil, r.err }
+func (failedRows) RawValues() [][]byte                          { return nil }
+func (failedRows) Conn() *pgx.Conn                              { return nil }
+func (failedRows) TypeMap() *pgtype.Map                         { return nil }
+
+// pooledRow is a query that is sent when it is scanned, so that it can be sent again there.
+type pooledRow struct {
+	p       *Pool
+	ctx     context.Context // of QueryRow: Scan has none
+	sql     string
+	args    []any
+	scanned bool
+}
+
+var errScanned = errors.New("retrypg: the row was scanned already: keep what Scan gave")
+
+func (r *pooledRow) Scan(dest ...any) error {
+	if r.scanned {
+		return errScanned
+	}
+	r.scanned = true
+	empty, err := runStatement(r.ctx, r.p.core, false, conflictOf(r.sql, r.args), func(ctx context.Context) (empty bool, err error) {
+		conn, err := r.p.onConn(ctx, func(conn *pgxpool.Conn) error {
+			err := conn.QueryRow(ctx, r.sql, r.args...).Scan(dest...)
+			if empty = errors.Is(err, pgx.ErrNoRows); empty {
+				return nil // the statement worked
+			}
+			return err
+		})
+		if err == nil {
+			conn.Release()
+		}
+		return empty, err
+	})
+	if err == nil && empty {
+		return pgx.ErrNoRows
+	}
+	return err
+}
+
+// pooledBatch gives the connection back when the batch is closed.
+type pooledBatch struct {
+	pgx.BatchResults
+	conn *pgxpool.Conn
+}
+
+func (b *pooledBatch) Close() error {
+	err := b.BatchResults.Close()
+	if b.conn != nil {
+		b.conn.Release()
+		b.conn = nil
+	}
+	return err
+}

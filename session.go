@@ -1,0 +1,258 @@
+package retrypg
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+// stdConn is pgx's database/sql connection under a name that does not hide its promoted method Conn() *pgx.Conn.
+type stdConn = stdlib.Conn
+
+// session is one physical connection: pgx's own database/sql connection with honest errors. It makes one attempt of
+// everything; otelsql, where spans are recorded, sits right above it, so that each attempt has its own span.
+type session struct {
+	*stdConn
+	core *core
+	pgx  *pgx.Conn
+	link *link
+
+	fresh    bool       // nothing was sent since database/sql took it from its pool: it may be exchanged for another
+	lastUsed time.Time  // when it was checked out last
+	tx       *sessionTx // the transaction that BeginTx opened on it
+}
+
+func newSession(c *core, std *stdlib.Conn) *session {
+	conn := std.Conn()
+	return &session{stdConn: std, core: c, pgx: conn, link: newLink(conn.PgConn()), fresh: true, lastUsed: time.Now()}
+}
+
+// inTx reports whether a transaction is open, be it by BeginTx or by the user's own BEGIN.
+func (s *session) inTx() bool { return s.tx != nil || s.pgx.PgConn().TxStatus() != 'I' }
+
+// use marks the session as used and returns whether it could have been exchanged for another one until now.
+func (s *session) use() (fresh bool) {
+	fresh = s.fresh && s.tx == nil
+	s.fresh = false
+	return fresh
+}
+
+// ExecContext implements driver.ExecerContext.
+func (s *session) ExecContext(ctx context.Context, query string, argsV []driver.NamedValue) (driver.Result, error) {
+	fresh := s.use()
+	if s.pgx.IsClosed() {
+		return nil, s.failed(ctx, driver.ErrBadConn, fresh, false)
+	}
+	args := make([]any, len(argsV))
+	for i := range argsV {
+		args[i] = argsV[i].Value
+	}
+	mark, was := s.link.mark(), s.pgx.PgConn().TxStatus()
+	tag, err := s.pgx.Exec(ctx, query, args...)
+	if err != nil {
+		s.link.noteLost(query)
+		return nil, s.failed(ctx, err, fresh, s.link.sentSince(mark))
+	}
+	if s.tx != nil && was != 'I' && s.pgx.PgConn().TxStatus() == 'I' {
+		s.tx.textTag = textEnd(was, query, tag.String())
+	}
+	return driver.RowsAffected(tag.RowsAffected()), nil
+}
+
+// QueryContext implements driver.QueryerContext.
+func (s *session) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	fresh := s.use()
+	mark := s.link.mark()
+	rows, err := s.stdConn.QueryContext(ctx, query, args)
+	if err != nil {
+		s.link.noteLost(query)
+		return nil, s.failed(ctx, err, fresh, s.link.sentSince(mark))
+	}
+	return rows, nil
+}
+
+// PrepareContext implements driver.ConnPrepareContext. Preparing has no effect on data, so a lost connection means
+// another one.
+func (s *session) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	fresh := s.use()
+	if s.pgx.IsClosed() {
+		return nil, s.failed(ctx, driver.ErrBadConn, fresh, false)
+	}
+	stmt, err := s.stdConn.PrepareContext(ctx, query)
+	if err != nil {
+		return nil, s.failed(ctx, err, fresh, !s.pgx.IsClosed())
+	}
+	std, ok := stmt.(*stdlib.Stmt)
+	if !ok {
+		return stmt, nil
+	}
+	return &statement{Stmt: std, session: s, query: query}, nil
+}
+
+// failed returns the error that database/sql is to see: the original, but never one that makes it send again what may
+// have run, and never driver.ErrBadConn in place of the reason.
+func (s *session) failed(ctx context.Context, err error, fresh, sent bool) error {
+	var pgErr *pgconn.PgError
+	switch {
+	case errors.As(err, &pgErr):
+		return err
+	case ctx.Err() != nil:
+		if errors.Is(err, driver.ErrBadConn) {
+			return ctx.Err()
+		}
+		return err
+	case sent:
+		if s.pgx.IsClosed() {
+			return s.link.trueError(err)
+		}
+		if errors.Is(err, driver.ErrBadConn) {
+			return errBusy
+		}
+		return err
+	case !s.pgx.IsClosed():
+		// Nothing sent on a connection that is alive: an argument that cannot be encoded, or a busy connection.
+		if errors.Is(err, driver.ErrBadConn) {
+			return errBusy
+		}
+		return err
+	}
+	err = s.link.unsentError(err)
+	if fresh {
+		return &discardedError{err: err}
+	}
+	return err
+}
+
+// Begin implements driver.Conn.
+func (s *session) Begin() (driver.Tx, error) {
+	return s.BeginTx(context.Background(), driver.TxOptions{})
+}
+
+// BeginTx implements driver.ConnBeginTx. BEGIN has no effect that outlives its connection: when it meets a dead one,
+// database/sql gets another.
+func (s *session) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	fresh := s.use()
+	o, err := pgxTxOptions(sql.IsolationLevel(opts.Isolation), opts.ReadOnly)
+	if err != nil {
+		return nil, fmt.Errorf("unsupported isolation: %v", opts.Isolation) // in pgx's words
+	}
+	record := recordFrom(ctx)
+	if record.wantsDeferrable() {
+		o.DeferrableMode = pgx.Deferrable
+	}
+	if s.pgx.IsClosed() {
+		return nil, s.failed(ctx, driver.ErrBadConn, fresh, false)
+	}
+	s.link.begin()
+	if _, err := s.pgx.BeginTx(ctx, o); err != nil {
+		if s.pgx.IsClosed() && ctx.Err() == nil && fresh {
+			return nil, &discardedError{err: s.link.trueError(err)}
+		}
+		return nil, s.failed(ctx, err, fresh, true)
+	}
+	record.begun(s)
+	s.tx = &sessionTx{session: s, ctx: ctx, record: record}
+	return s.tx, nil
+}
+
+// pgxTxOptions translates what database/sql asks for.
+func pgxTxOptions(level sql.IsolationLevel, readOnly bool) (o pgx.TxOptions, err error) {
+	switch level {
+	case sql.LevelDefault:
+	case sql.LevelReadUncommitted:
+		o.IsoLevel = pgx.ReadUncommitted
+	case sql.LevelReadCommitted:
+		o.IsoLevel = pgx.ReadCommitted
+	case sql.LevelRepeatableRead, sql.LevelSnapshot:
+		o.IsoLevel = pgx.RepeatableRead
+	case sql.LevelSerializable:
+		o.IsoLevel = pgx.Serializable
+	default:
+		return o, fmt.Errorf("retrypg: isolation level %v is not one of PostgreSQL: use sql.LevelReadCommitted, LevelRepeatableRead or LevelSerializable", level)
+	}
+	if readOnly {
+		o.AccessMode = pgx.ReadOnly
+	}
+	return o, nil
+}
+
+// Ping implements driver.Pinger.
+func (s *session) Ping(ctx context.Context) error {
+	fresh := s.use()
+	if s.pgx.IsClosed() {
+		return s.failed(ctx, driver.ErrBadConn, fresh, false)
+	}
+	err := s.pgx.Ping(ctx)
+	if err == nil {
+		return nil
+	}
+	// A ping that failed says that the connection is finished, and has done nothing. database/sql drops the connection
+	// and does not ping another one; the next ping does.
+	_ = s.Close() // the reason is err
+	if ctx.Err() != nil || !fresh {
+		return err
+	}
+	return &discardedError{err: err}
+}
+
+// IsValid implements driver.Validator: database/sql asks before it puts the connection back into its pool.
+func (s *session) IsValid() bool { return !s.pgx.IsClosed() && !s.link.stale }
+
+// idlePing is after how much idle time a connection is pinged at checkout although the kernel knows of nothing wrong
+// with it, as pgx does after 1 s: only a round trip finds a peer that vanished without a word.
+const idlePing = time.Second
+
+// ResetSession implements driver.SessionResetter: database/sql calls it when it takes the connection out of its pool. A
+// look at the socket, which costs no round trip, finds a connection that the server has closed.
+func (s *session) ResetSession(ctx context.Context) error {
+	if s.pgx.IsClosed() || s.link.stale || s.pgx.PgConn().TxStatus() != 'I' {
+		return driver.ErrBadConn
+	}
+	now := time.Now()
+	if !s.link.lives(ctx, s.core, now.Sub(s.lastUsed) > idlePing) {
+		return driver.ErrBadConn
+	}
+	s.lastUsed, s.fresh, s.tx = now, true, nil
+	return nil
+}
+
+// statement is a prepared statement whose executions go through the session.
+type statement struct {
+	*stdlib.Stmt
+	session *session
+	query   string
+}
+
+// ExecContext implements driver.StmtExecContext.
+func (t *statement) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
+	res, err := t.session.ExecContext(ctx, t.query, args)
+	t.refresh(ctx, err)
+	return res, err
+}
+
+// QueryContext implements driver.StmtQueryContext.
+func (t *statement) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
+	rows, err := t.session.QueryContext(ctx, t.query, args)
+	t.refresh(ctx, err)
+	return rows, err
+}
+
+// refresh makes pgx forget a statement that the server no longer has, or whose plan is stale, and prepares it again, so
+// that the next attempt works: of its own accord pgx does that only for the statements of its cache. In an aborted
+// transaction it can be forgotten but not prepared; the next run then sends it as a query.
+func (t *statement) refresh(ctx context.Context, err error) {
+	s := t.session
+	if err == nil || Classify(err).Retry != RetryStatement || s.pgx.IsClosed() {
+		return
+	}
+	if s.pgx.Deallocate(ctx, t.query) == nil && !s.inTx() {
+		_, _ = s.pgx.Prepare(ctx, t.query, t.query) // should this fail, the next attempt says why
+	}
+}

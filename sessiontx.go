@@ -1,0 +1,58 @@
+package retrypg
+
+import (
+	"context"
+	"database/sql/driver"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// sessionTx is the transaction of database/sql on a session.
+type sessionTx struct {
+	session *session
+	ctx     context.Context // of BeginTx: database/sql gives Commit and Rollback none
+	record  *txRecord       // of WithTx; nil for a plain BeginTx
+	textTag string          // the tag of the statement that ended the transaction, COMMIT or ROLLBACK sent as text
+	done    bool
+}
+
+var _ driver.Tx = (*sessionTx)(nil)
+
+// Commit implements driver.Tx. It returns nil if and only if the transaction committed, the original error if it did not,
+// and a *CommitUnknownError if nothing is known.
+func (t *sessionTx) Commit() error {
+	defer t.record.lock()()
+	if t.done {
+		return pgx.ErrTxClosed
+	}
+	v, err := settle(t.ctx, t.session.core, t.session.pgx, t.session.link, plainCommit)
+	if v == verdictEnded && t.textTag == "COMMIT" {
+		err = nil // scripts end with it, and it did what was asked for
+	}
+	t.end(v)
+	return err
+}
+
+// Rollback implements driver.Tx. It works after the context of BeginTx has ended.
+func (t *sessionTx) Rollback() error {
+	defer t.record.lock()()
+	if t.done {
+		return pgx.ErrTxClosed
+	}
+	v := verdictNone
+	if t.session.pgx.PgConn().TxStatus() == 'I' || t.session.link.ended {
+		v = verdictEnded
+	}
+	err := rollback(t.ctx, t.session.pgx)
+	t.end(v)
+	return err
+}
+
+// end notes that the transaction is over. The session belongs to somebody else once its method has returned.
+func (t *sessionTx) end(v verdict) {
+	t.done = true
+	t.session.tx = nil
+	if t.record != nil {
+		t.record.end(v, t.session.pgx, t.session.link)
+	}
+}

@@ -1,0 +1,64 @@
+package retrypg
+
+import "strings"
+
+// textEnd returns how a text ended the transaction that was open, whose status before it was was, and whose last tag is tag:
+// COMMIT only where it certainly committed. Of several statements in one text pgx shows the last tag alone.
+func textEnd(was byte, sql, tag string) string {
+	lower := strings.ToLower(sql)
+	if was != 'T' || strings.Contains(lower, "rollback") || strings.Contains(lower, "abort") || strings.Contains(lower, "prepare") {
+		return "ROLLBACK"
+	}
+	return tag
+}
+
+// mayEndTransaction reports whether a statement of sql may end a transaction. It is asked only of a text whose answer was
+// lost: what it ended is not to be run again. A text that cannot be read for certain is taken for one if it holds one of
+// the words anywhere.
+func mayEndTransaction(sql string) bool {
+	t := sqlText{s: sql}
+	for {
+		for t.i < len(t.s) && t.s[t.i] == ';' {
+			t.i++
+		}
+		if !t.skipBlank() {
+			return holdsEnd(sql)
+		}
+		if t.i == len(t.s) {
+			return false
+		}
+		if t.s[t.i] == ';' {
+			continue
+		}
+		if endsTransaction(t.word()) {
+			return true
+		}
+		for t.i < len(t.s) && t.s[t.i] != ';' {
+			if !t.skipToken() {
+				return holdsEnd(sql)
+			}
+		}
+	}
+}
+
+// endings are the first words of the statements that end a transaction; PREPARE is that of PREPARE TRANSACTION.
+var endings = []string{"commit", "end", "rollback", "abort", "prepare"}
+
+func endsTransaction(word string) bool {
+	for _, e := range endings {
+		if strings.EqualFold(word, e) {
+			return true
+		}
+	}
+	return false
+}
+
+func holdsEnd(sql string) bool {
+	lower := strings.ToLower(sql)
+	for _, e := range endings {
+		if strings.Contains(lower, e) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,100 @@
+package retrypg
+
+import (
+	"context"
+	"sync"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// ending is how a transaction of which one of our connections had the end came to it.
+type ending struct {
+	over    bool    // Commit or Rollback was called
+	verdict verdict // of COMMIT, if that was called
+	lost    bool    // the connection was gone then
+	aborted error   // what aborted the transaction, if something did
+}
+
+func (e *ending) end(v verdict, conn *pgx.Conn, l *link) {
+	e.over, e.verdict = true, v
+	e.lost = conn != nil && conn.IsClosed()
+	if l != nil && l.txErr != nil {
+		e.aborted = l.txErr
+	}
+}
+
+func (e *ending) state() txState {
+	return txState{
+		ended: true, rolledBack: e.verdict == verdictNone || e.verdict == verdictNotApplied,
+		lost: e.lost, aborted: e.aborted,
+	}
+}
+
+// stateOf tells what is known of a transaction that nobody ended through its methods.
+func stateOf(conn *pgx.Conn, l *link) txState {
+	status := conn.PgConn().TxStatus()
+	st := txState{
+		// By SQL: COMMIT or ROLLBACK, which cannot be told apart. A closed connection keeps the last status.
+		ended:   status == 'I' || l != nil && l.ended,
+		sound:   !conn.IsClosed() && status == 'T',
+		lost:    conn.IsClosed(),
+		primary: conn.PgConn().ParameterStatus("in_hot_standby") == "off",
+	}
+	if l != nil && l.txErr != nil {
+		st.aborted = l.txErr
+	}
+	return st
+}
+
+// txRecord is how WithTx and the driver talk about one attempt of a transaction: database/sql in between lets neither
+// options nor verdicts through. It travels in the context of BeginTx. All methods work on a nil record.
+type txRecord struct {
+	deferrable bool
+
+	// mu is held while the transaction is being ended: when a context ends, database/sql rolls back on a goroutine of
+	// its own.
+	mu      sync.Mutex
+	session *session // nil unless one of our connections began the transaction
+	ending
+}
+
+type txRecordKey struct{}
+
+func withRecord(ctx context.Context, r *txRecord) context.Context {
+	return context.WithValue(ctx, txRecordKey{}, r)
+}
+
+// recordFrom returns the record of the WithTx that ctx belongs to, or nil.
+func recordFrom(ctx context.Context) *txRecord {
+	r, _ := ctx.Value(txRecordKey{}).(*txRecord)
+	return r
+}
+
+func (r *txRecord) wantsDeferrable() bool { return r != nil && r.deferrable }
+
+func (r *txRecord) begun(s *session) {
+	if r != nil {
+		r.session = s
+	}
+}
+
+// lock locks the record and returns what unlocks it.
+func (r *txRecord) lock() (unlock func()) {
+	if r == nil {
+		return func() {}
+	}
+	r.mu.Lock()
+	return r.mu.Unlock
+}
+
+// state tells what is known of the attempt.
+func (r *txRecord) state() txState {
+	defer r.lock()()
+	switch {
+	case r.session == nil:
+		return txState{}
+	case r.over:
+		return r.ending.state()
+	}
+	return stateOf(r.session.pgx, r.session.link)
+}

@@ -1,0 +1,282 @@
+package retrypg
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/retrypg/retrypg/metrics"
+	"github.com/retrypg/retrypg/policy"
+)
+
+// TxOptions say how WithTx and its kin run a transaction. The zero value is right for most: the server's default
+// isolation, read-write, the retry settings of the connector.
+type TxOptions struct {
+	// Isolation is the isolation level of every attempt; sql.LevelDefault leaves it to the server's
+	// default_transaction_isolation.
+	Isolation sql.IsolationLevel
+	// ReadOnly makes every attempt READ ONLY.
+	ReadOnly bool
+	// Deferrable makes every attempt DEFERRABLE, which PostgreSQL heeds if it is SERIALIZABLE and READ ONLY: it waits
+	// at its start for a snapshot that cannot conflict.
+	Deferrable bool
+	// Name names the transaction in spans and hooks, as in "transfer". It is not sent to the server. 64 bytes are kept.
+	Name string
+	// MaxAttempts bounds the attempts of this transaction, the first included. Zero means the connector's setting.
+	MaxAttempts int
+	// MaxElapsed bounds the time after which no further attempt begins. Zero means the connector's setting, Off none.
+	MaxElapsed time.Duration
+}
+
+// AttemptFromContext returns the number, from 1, of the attempt that runs the closure of WithTx whose context this is,
+// and 0 outside of one.
+func AttemptFromContext(ctx context.Context) int {
+	if s := scopeFrom(ctx); s != nil {
+		return s.attempt
+	}
+	return 0
+}
+
+// transaction is what the loop needs of one attempt, over database/sql or pgx.
+type transaction interface {
+	// run calls the closure.
+	run(ctx context.Context) error
+	// state tells what is known of the attempt; it is asked before and after it ends.
+	state() txState
+	// commit commits; the error is nil if and only if the verdict is verdictCommitted.
+	commit(ctx context.Context) (verdict, error)
+	// abandon rolls back and gives the connection back, also after ctx has ended. It reports whether there was nothing
+	// to roll back because the closure had ended the transaction, where state could not tell that before.
+	abandon(ctx context.Context) (ended bool)
+	// exec runs a statement without arguments in the transaction.
+	exec(ctx context.Context, sql string) error
+}
+
+// txState is what is known of an attempt besides the error of its closure. All is false of a foreign driver's.
+type txState struct {
+	ended      bool  // the closure ended the transaction itself
+	rolledBack bool  // and did so by rolling back
+	sound      bool  // the connection works and the transaction is not aborted: an error has its cause elsewhere
+	lost       bool  // the connection is gone
+	primary    bool  // the server says that it is not a standby
+	aborted    error // what aborted the transaction
+}
+
+// begin starts an attempt: a fresh transaction on a connection of its own.
+type begin func(ctx context.Context, s *txScope) (transaction, error)
+
+// transact runs a transaction until it has committed once, or cannot or must not be run again. It is the one loop under
+// WithTx, WithPgxTx and their variants.
+func (c *core) transact(ctx context.Context, db any, opts TxOptions, begin begin) error {
+	if outer := scopeOf(ctx, db); outer != nil {
+		return outer.nested(ctx, opts, begin)
+	}
+	retrier, err := c.retrierFor(opts)
+	if err != nil {
+		return err
+	}
+	op, ctx, err := c.start(ctx, metrics.OpTransaction, opts.Name, false)
+	if err != nil {
+		return err
+	}
+	err = c.repeat(ctx, &op, retrier, func(ctx context.Context) error {
+		return c.attempt(ctx, db, op.attempts, begin)
+	})
+	op.end(ctx, err)
+	return err
+}
+
+// repeat makes attempts until one succeeds or none may follow.
+func (c *core) repeat(ctx context.Context, op *operation, retrier *policy.Retrier, attempt func(context.Context) error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("retrypg: transaction not begun: %w", contextError(ctx))
+	}
+	loop := retrier.Start(ctx, string(metrics.OpTransaction))
+	waitCtx := withOperation(ctx, op)
+	var this try
+	returned := false
+	defer func() {
+		if !returned {
+			op.panicked(ctx, this)
+		}
+	}()
+	for {
+		this = op.attempt(ctx)
+		returned = false
+		last := attempt(this.ctx)
+		returned = true
+		if last == nil {
+			op.attemptEnd(this, nil, false)
+			return nil
+		}
+		err := loop.Wait(waitCtx, last)
+		op.attemptEnd(this, last, err == nil)
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// contextError returns what ended ctx, matching both ctx.Err and context.Cause.
+func contextError(ctx context.Context) error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if cause == nil || errors.Is(cause, err) {
+		return err
+	}
+	return errors.Join(err, cause)
+}
+
+// retrierFor returns the retrier of a transaction with these options.
+func (c *core) retrierFor(opts TxOptions) (*policy.Retrier, error) {
+	if opts.MaxAttempts < 0 || opts.MaxElapsed < 0 && opts.MaxElapsed != Off {
+		return nil, fmt.Errorf("retrypg: TxOptions: MaxAttempts %d and MaxElapsed %v must not be negative", opts.MaxAttempts, opts.MaxElapsed)
+	}
+	if opts.MaxAttempts == 0 && opts.MaxElapsed == 0 {
+		return c.transactions, nil
+	}
+	p, err := limited(c.backoff, orDefault(opts.MaxAttempts, c.set.maxAttempts), orDefault(opts.MaxElapsed, c.set.maxElapsed))
+	if err != nil {
+		return nil, fmt.Errorf("retrypg: TxOptions: %w", err)
+	}
+	return c.transactionRetrier(p)
+}
+
+// attempt runs the transaction once. Whatever happens, the connection is given back before it returns, so that nobody
+// waits with a transaction open. An error that must not lead to another attempt is marked with policy.Permanent.
+func (c *core) attempt(ctx context.Context, db any, number int, begin begin) (err error) {
+	scope := &txScope{core: c, db: db, attempt: number, outer: scopeFrom(ctx)}
+	tx, err := begin(ctx, scope)
+	if err != nil {
+		return err
+	}
+	open := true
+	defer func() {
+		if open { // a panic, which goes on
+			tx.abandon(ctx)
+		}
+	}()
+	scope.tx = tx
+	err = tx.run(withScope(ctx, scope))
+	st := tx.state()
+	switch {
+	case scope.poison != nil:
+		err = scope.poison
+	case err == nil && ctx.Err() != nil:
+		err = contextError(ctx)
+	}
+	open = false
+	if err == nil && !st.ended {
+		err = c.commit(ctx, tx)
+	} else {
+		err = c.abandon(ctx, tx, st, err)
+	}
+	if err != nil && pinned(db) && tx.state().lost {
+		return policy.Permanent(err) // no other connection can take the place of the caller's own
+	}
+	return err
+}
+
+// commit commits and gives the connection back.
+func (c *core) commit(ctx context.Context, tx transaction) error {
+	v, err := tx.commit(ctx)
+	switch {
+	case v == verdictUnknown, errors.Is(err, ErrTxEnded):
+		return policy.Permanent(err)
+	case errors.Is(err, pgx.ErrTxCommitRollback):
+		return &abortedError{swallowed: true, cause: tx.state().aborted, err: err}
+	}
+	return err
+}
+
+// abandon rolls back a transaction whose closure failed with err, or ended it, and gives the connection back.
+func (c *core) abandon(ctx context.Context, tx transaction, st txState, err error) error {
+	st.ended = tx.abandon(ctx) || st.ended
+	code := SQLState(err)
+	switch {
+	case st.ended && (err == nil || !st.rolledBack):
+		return policy.Permanent(endedError(err))
+	case st.sound && code == "":
+		return policy.Permanent(err)
+	case st.primary && code == readOnlyTransaction:
+		return policy.Permanent(err) // the transaction was made READ ONLY: no other server would do
+	case st.aborted != nil && code == inFailedTransaction:
+		return &abortedError{cause: st.aborted, err: err}
+	}
+	return err
+}
+
+const (
+	inFailedTransaction = "25P02" // says no more than that an earlier statement failed
+	readOnlyTransaction = "25006" // of a READ ONLY transaction, or of a standby
+)
+
+// pinned reports whether db is one connection, which cannot be exchanged for another.
+func pinned(db any) bool {
+	switch db.(type) {
+	case *sql.Conn, *pgx.Conn, *pgxpool.Conn:
+		return true
+	}
+	return false
+}
+
+// endedError is the error of a closure that ended its transaction itself.
+func endedError(err error) error {
+	if err == nil {
+		return fmt.Errorf("retrypg: %w", ErrTxEnded)
+	}
+	return fmt.Errorf("retrypg: %w (its error: %w)", ErrTxEnded, err)
+}
+
+// abortedError is the error of a transaction that an earlier statement had aborted: its closure returned nil, or the
+// error of a later statement. Its class is that of the statement that failed first.
+type abortedError struct {
+	swallowed bool  // the closure returned nil
+	cause     error // what aborted the transaction; nil where that is not known
+	err       error // what came of it: from COMMIT, the release of a savepoint, or a later statement
+}
+
+func (e *abortedError) Error() string {
+	switch {
+	case !e.swallowed:
+		return fmt.Sprintf("%v; what aborted the transaction: %v", e.err, e.cause)
+	case e.cause == nil:
+		return fmt.Sprintf("the closure returned nil after a failed statement, so the transaction was rolled back (%v): return the statement's error", e.err)
+	}
+	return fmt.Sprintf("the closure returned nil after a failed statement, so the transaction was rolled back: return the statement's error: %v", e.cause)
+}
+
+func (e *abortedError) Unwrap() []error {
+	if e.cause == nil {
+		return []error{e.err}
+	}
+	return []error{e.cause, e.err}
+}
+
+// decideTransaction is the rule for a transaction that was certainly not applied. Conflicts are bounded by attempts and
+// time and not charged to the budget; what speaks of a server in trouble is charged.
+func decideTransaction(err error) policy.Decision {
+	var exhausted *ExhaustedError
+	if errors.Is(err, ErrCommitUnknown) || errors.Is(err, ErrTxEnded) || errors.As(err, &exhausted) {
+		return policy.Decision{}
+	}
+	var aborted *abortedError
+	if errors.As(err, &aborted) {
+		if aborted.cause == nil {
+			// It may have been a conflict, and running a transaction again that was rolled back is always safe.
+			return policy.Decision{Retry: true, Free: true}
+		}
+		err = aborted.cause
+	}
+	switch Classify(err).Retry {
+	case RetryTransaction, RetryStatement:
+		return policy.Decision{Retry: true, Free: true}
+	case RetryReconnect, RetryWait, RetryFailover:
+		return policy.Decision{Retry: true}
+	}
+	return policy.Decision{}
+}
