@@ -1,0 +1,159 @@
+package connect_test
+
+import (
+	"context"
+	"database/sql"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/internal/pgtest"
+	"github.com/retrypg/retrypg/internal/pgtest/pgt"
+)
+
+// newPair starts a primary and a standby. With synchronous replication nothing that was told to be committed can be lost
+// by a failover.
+func newPair(t *testing.T, synchronous bool) (primary, standby *pgtest.Cluster) {
+	t.Helper()
+	primary = newCluster(t, pgtest.Options{Name: "one"})
+	standby = pgt.Standby(t, primary, pgtest.Options{Name: "two"})
+	ctx := within(t)
+	require.NoError(t, primary.WaitStreaming(ctx, "two"))
+	if synchronous {
+		require.NoError(t, primary.Set(ctx, "synchronous_standby_names", "two"))
+		require.NoError(t, primary.WaitUntil(ctx, "exists (select from pg_stat_replication where sync_state = 'sync')"))
+	}
+	return primary, standby
+}
+
+// TestWithTxLosesNothingInAFailover: the primary is killed and the standby promoted, under load.
+func TestWithTxLosesNothingInAFailover(t *testing.T) {
+	const connections = 8
+	for _, name := range []string{"WithTx", "WithPgxTx"} {
+		t.Run(name, func(t *testing.T) {
+			primary, standby := newPair(t, true)
+			ctx := within(t)
+			l := newLedger(t, primary)
+			dsn := pgtest.DSN([]string{primary.Addr(), standby.Addr()}, "target_session_attrs=read-write")
+			db := open(t, dsn)
+			db.SetMaxOpenConns(connections)
+			pool := newPool(t, dsn+"&pool_max_conns=8")
+			insert := writers(db, pool)[name]
+			stop := make(chan struct{})
+			var working sync.WaitGroup
+			for range connections {
+				working.Go(func() { l.write(ctx, stop, insert) })
+			}
+			require.NoError(t, l.progress(ctx, 5*connections))
+			require.NoError(t, primary.Kill(ctx))
+			require.NoError(t, standby.Exec(ctx, "alter system reset synchronous_standby_names"))
+			require.NoError(t, standby.Promote(ctx))
+			require.NoError(t, l.progress(ctx, 5*connections))
+			close(stop)
+			working.Wait()
+			require.NoError(t, ctx.Err())
+
+			failed := l.audit(t, standby)
+			t.Logf("%d transactions, %d errors", len(l.told), len(failed))
+			for _, err := range failed {
+				require.ErrorIs(t, err, retrypg.ErrCommitUnknown, "the only error that a failover may cause")
+			}
+			require.LessOrEqual(t, len(failed), connections, "more than what was being committed")
+		})
+	}
+}
+
+// TestServerOfTheWrongRoleIsLeft: behind one address now sits a standby, as after a switch-over with a virtual address.
+// The connections to it are sound, and of no use.
+func TestServerOfTheWrongRoleIsLeft(t *testing.T) {
+	primary, standby := newPair(t, false)
+	ctx := within(t)
+	require.NoError(t, primary.Exec(ctx, "create table entry (id bigint)"))
+	require.NoError(t, standby.WaitReplayed(ctx, primary))
+	p := pgt.Proxy(t, standby.Addr())
+
+	t.Run("statement", func(t *testing.T) {
+		db, pool := open(t, p.DSN()), newPool(t, p.DSN())
+		for _, writer := range []string{"db.Exec", "db.Exec without arguments", "pool.Exec"} {
+			insert := writers(db, pool)[writer]
+			p.SetUpstream(standby.Addr())
+			p.CutAll(pgtest.Both, pgtest.FIN)
+			require.NoError(t, db.PingContext(ctx))
+			require.NoError(t, pool.Ping(ctx))
+			opened := p.Stats().Opened
+			err := insert(ctx, 1)
+			require.Equal(t, "25006", retrypg.SQLState(err), "%s: %v", writer, err)
+			require.Equal(t, retrypg.RetryFailover, retrypg.Classify(err).Retry)
+			require.Equal(t, retrypg.OutcomeRolledBack, retrypg.Classify(err).Outcome)
+			p.SetUpstream(primary.Addr())
+			require.NoError(t, insert(ctx, 2), writer)
+			require.Equal(t, opened+1, p.Stats().Opened, "%s used the connection to the standby again", writer)
+		}
+	})
+
+	t.Run("transaction", func(t *testing.T) {
+		moved := retrypg.WithHooks(retrypg.Hooks{Backoff: func(context.Context, retrypg.BackoffInfo) { p.SetUpstream(primary.Addr()) }})
+		db, pool := open(t, p.DSN(), moved), newPool(t, p.DSN(), moved)
+		for _, writer := range []string{"WithTx", "WithPgxTx"} {
+			p.SetUpstream(standby.Addr())
+			p.CutAll(pgtest.Both, pgtest.FIN)
+			require.NoError(t, db.PingContext(ctx))
+			require.NoError(t, pool.Ping(ctx))
+			require.NoError(t, writers(db, pool)[writer](ctx, 3))
+		}
+	})
+}
+
+// TestReadOnlyTransactionOnThePrimaryKeepsItsConnection: 25006 alone does not say that the server is a standby.
+func TestReadOnlyTransactionOnThePrimaryKeepsItsConnection(t *testing.T) {
+	d, p := newProxied(t)
+	ctx := within(t)
+	db, pool := open(t, through(p, d)), newPool(t, through(p, d))
+	for range 2 {
+		err := retrypg.WithTx(ctx, db, retrypg.TxOptions{ReadOnly: true, MaxAttempts: 2}, func(ctx context.Context, tx *sql.Tx) error {
+			_, err := tx.ExecContext(ctx, "create table entry (id int)")
+			return err
+		})
+		require.Equal(t, "25006", retrypg.SQLState(err))
+		err = retrypg.WithPgxTx(ctx, pool, retrypg.TxOptions{ReadOnly: true, MaxAttempts: 2}, func(ctx context.Context, tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, "create table entry (id int)")
+			return err
+		})
+		require.Equal(t, "25006", retrypg.SQLState(err))
+	}
+	require.Equal(t, 2, p.Stats().Opened, "one for each handle")
+}
+
+// TestRoleIsWaitedFor: target_session_attrs is not met by any server until one is promoted.
+func TestRoleIsWaitedFor(t *testing.T) {
+	primary, standby := newPair(t, false)
+	ctx := within(t)
+	require.NoError(t, primary.StopFast(ctx))
+	for _, attrs := range []string{"read-write", "primary"} {
+		t.Run(attrs+" is not there", func(t *testing.T) {
+			dsn := pgtest.DSN([]string{primary.Addr(), standby.Addr()}, "target_session_attrs="+attrs, "retry_connect_max_elapsed=200ms")
+			each(t, func(t *testing.T, connect func(context.Context, string, ...retrypg.Option) error) {
+				_ = exhausted(t, connect(context.WithoutCancel(t.Context()), dsn))
+			})
+		})
+	}
+	w := newWatch()
+	db := open(t, pgtest.DSN([]string{primary.Addr(), standby.Addr()}, "target_session_attrs=read-write"), w.option())
+	statement := later(func() error { _, err := db.ExecContext(ctx, "create table entry (id bigint)"); return err })
+	require.NoError(t, w.waits(ctx, 3))
+	require.NoError(t, standby.Promote(ctx))
+	require.NoError(t, done(t, statement))
+
+	// The old primary comes back as a standby: the first host in the list, and not the one that is wanted.
+	require.NoError(t, primary.RejoinAsStandby(ctx, standby))
+	other := open(t, pgtest.DSN([]string{primary.Addr(), standby.Addr()}, "target_session_attrs=read-write"))
+	_, err := other.ExecContext(ctx, "insert into entry values (1)")
+	require.NoError(t, err)
+	reader := open(t, pgtest.DSN([]string{standby.Addr(), primary.Addr()}, "target_session_attrs=standby"))
+	var recovering bool
+	require.NoError(t, reader.QueryRowContext(ctx, "select pg_is_in_recovery()").Scan(&recovering))
+	require.True(t, recovering)
+}
