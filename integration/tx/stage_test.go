@@ -69,10 +69,12 @@ func (s *stage) dsn(params ...string) string {
 	return s.server.DSN(append([]string{"search_path=" + s.name, "application_name=" + s.name}, params...)...)
 }
 
-// proxied returns a proxy before the server and the connection string through it.
+// proxied returns a proxy before the server and the connection string through it. It keeps pgx's requests to cancel from
+// the server: they would race with the very COMMIT whose fate a test is about.
 func (s *stage) proxied() (*pgtest.Proxy, string) {
 	s.t.Helper()
 	p := pgt.Proxy(s.t, s.server.Cluster.Addr())
+	p.DropCancels(true)
 	return p, p.DSN("dbname="+s.server.Name, "search_path="+s.name, "application_name="+s.name)
 }
 
