@@ -23,7 +23,7 @@ const (
 
 // commit sends query, which is COMMIT or a variant of it, on conn and says what became of it, by evidence: the command tag,
 // what was sent, the server's ReadyForQuery; never by the kind of error alone. The error is nil if and only if the
-// transaction committed; it is the original error where it did not, and a *CommitUnknownError where nothing is known.
+// transaction committed; with verdictUnknown it is what came in place of an answer.
 func commit(ctx context.Context, conn *pgx.Conn, l *link, query string) (verdict, error) {
 	if err := ctx.Err(); err != nil {
 		return verdictNotApplied, err
@@ -38,7 +38,7 @@ func commit(ctx context.Context, conn *pgx.Conn, l *link, query string) (verdict
 		return verdictNotApplied, l.readError()
 	}
 	mark := l.mark()
-	tag, err := conn.Exec(ctx, query)
+	tag, err := l.sendCommit(ctx, conn, query)
 	switch tag.String() {
 	case "COMMIT":
 		// The tag is sent after the commit record is written: whatever followed it, the transaction is there.
@@ -50,6 +50,8 @@ func commit(ctx context.Context, conn *pgx.Conn, l *link, query string) (verdict
 		return verdictNotApplied, err
 	}
 	switch {
+	case l.answer.unreplicated != nil:
+		return verdictCommitted, nil // and then the server ended the connection
 	case err == nil && query != plainCommit:
 		return verdictCommitted, nil // the user's own, whose last tag may be another's: PREPARE TRANSACTION, SELECT
 	case err == nil:
@@ -61,7 +63,7 @@ func commit(ctx context.Context, conn *pgx.Conn, l *link, query string) (verdict
 	if ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
 		err = errors.Join(ctx.Err(), err)
 	}
-	return verdictUnknown, &CommitUnknownError{Err: err}
+	return verdictUnknown, err
 }
 
 // plainCommit is what commits unless pgx.TxOptions say otherwise.
@@ -89,15 +91,21 @@ func commitRefused(conn *pgx.Conn, err error) bool {
 	return false
 }
 
-// settle commits, tells the core of an unknown outcome, and leaves the connection closed or ready for other work.
+// settle commits, finds out what became of a COMMIT whose answer was lost, and leaves the connection closed or ready for
+// other work.
 func settle(ctx context.Context, c *core, conn *pgx.Conn, l *link, query string) (verdict, error) {
 	v, err := commit(ctx, conn, l, query)
+	if n := l.answer.unreplicated; n != nil && v == verdictCommitted {
+		c.tellUnreplicated(ctx, n)
+	}
 	switch {
 	case v == verdictUnknown:
-		c.tellUnknown(ctx, err)
-		closeNow(conn)
+		l.giveUp(conn)
+		return c.settleLost(ctx, conn, l, query, err)
 	case v == verdictNotApplied && !conn.IsClosed() && conn.PgConn().TxStatus() != 'I':
 		_ = rollback(ctx, conn) // COMMIT was not sent; err says why
+	case v == verdictCommitted && l.tx.token != nil:
+		c.cleanUp(ctx, conn)
 	}
 	return v, err
 }

@@ -61,6 +61,7 @@ func newConnector(cfg *pgx.ConnConfig, s settings, opts []Option) (*Connector, e
 		}))
 	}
 	c.plain = &attemptConnector{core: core, std: stdlib.GetConnector(*cfg, stdOpts...)}
+	core.dialWith(primaryDialer(cfg, core.set.beforeConnect, core.set.afterConnect))
 	if !core.set.telemetryOff {
 		if c.traced, err = otelConnector(c.plain, core.set); err != nil {
 			_ = core.close() // it was never used
@@ -164,7 +165,12 @@ func (c *attemptConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	case err != nil:
 		return nil, err
 	}
-	return newSession(c.core, conn.(*stdlib.Conn)), nil
+	s := newSession(c.core, conn.(*stdlib.Conn))
+	if err := c.core.greet(ctx, s.pgx, s.link); err != nil {
+		closeNow(s.pgx)
+		return nil, err
+	}
+	return s, nil
 }
 
 func (c *attemptConnector) Driver() driver.Driver { return attemptDriver{c} }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/retrypg/retrypg/breaker"
 	"github.com/retrypg/retrypg/internal/endpoint"
+	"github.com/retrypg/retrypg/internal/outcome"
 	"github.com/retrypg/retrypg/internal/transport"
 	"github.com/retrypg/retrypg/metrics"
 	"github.com/retrypg/retrypg/policy"
@@ -33,6 +34,14 @@ type core struct {
 	statements   *policy.Retrier
 	transactions *policy.Retrier
 
+	ledger   outcome.Table
+	tokens   atomic.Uint64                            // how many transactions wrote one
+	dial     func(context.Context) (*pgx.Conn, error) // one attempt to connect to a primary; nil where that is unknown
+	resolver *outcome.Resolver                        // over dial
+	tracer   pgx.QueryTracer                          // of the connections; nil if they have none
+
+	connectTimeout time.Duration // of one attempt
+
 	closed atomic.Bool
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -49,6 +58,7 @@ func newCore(s settings, cfg *pgconn.Config) (*core, error) {
 		}
 	}
 	c.log = metrics.NewLogger(s.logger)
+	c.ledger, _ = outcome.ParseTable(s.ledgerTable) // validated
 	if err := c.makePolicies(); err != nil {
 		return nil, fmt.Errorf("retrypg: wrong settings: %w", err)
 	}
@@ -168,11 +178,12 @@ func decideConflict(err error) policy.Decision {
 
 // connect makes attempt until it gives a connection, within ctx and the limits of the settings.
 func (c *core) connect(ctx context.Context, attempt func(context.Context) error) error {
-	return c.reach(ctx, metrics.OpConnect, attempt)
+	return c.reach(ctx, metrics.OpConnect, true, attempt)
 }
 
-// reach makes attempts to reach the server, through the gate: until one succeeds, fails for good, or no time is left.
-func (c *core) reach(ctx context.Context, kind metrics.Operation, attempt func(context.Context) error) error {
+// reach makes attempts to reach the server, through the gate: until one succeeds, fails for good, or no time is left. With
+// refusable the breaker is asked before each: not by WaitReady, which is there to wait for what the breaker refuses.
+func (c *core) reach(ctx context.Context, kind metrics.Operation, refusable bool, attempt func(context.Context) error) error {
 	if c.closed.Load() {
 		return ErrClosed
 	}
@@ -193,7 +204,7 @@ func (c *core) reach(ctx context.Context, kind metrics.Operation, attempt func(c
 	}()
 	err := c.gate.Do(waitCtx, limit, func(ctx context.Context) error {
 		var permit breaker.Permit
-		if kind == metrics.OpConnect { // not WaitReady: it is there to wait for what the breaker refuses
+		if refusable {
 			var err error
 			if permit, err = c.breaker.Allow(); err != nil {
 				return err
@@ -244,9 +255,7 @@ func (c *core) tellUnknown(ctx context.Context, err error) {
 	if !errors.As(err, &unknown) {
 		return
 	}
-	code := SQLState(unknown)
-	c.rec.CommitUnknown(ctx, code)
-	c.log.CommitUnknown(code)
+	c.log.CommitUnknown(SQLState(unknown))
 	if c.set.hooks.CommitUnknown != nil {
 		c.set.hooks.CommitUnknown(ctx, unknown)
 	}
@@ -293,6 +302,7 @@ func (c *core) prepareConfig(cfg *pgx.ConnConfig) {
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = DefaultConnectTimeout
 	}
+	c.tracer, c.connectTimeout = cfg.Tracer, cfg.ConnectTimeout
 	cfg.DialFunc = transport.Dialer(c.set.transport(), cfg.ConnectTimeout, cfg.DialFunc)
 	onPgError := cfg.OnPgError
 	cfg.OnPgError = func(pc *pgconn.PgConn, err *pgconn.PgError) bool {
@@ -301,6 +311,13 @@ func (c *core) prepareConfig(cfg *pgx.ConnConfig) {
 			return onPgError(pc, err)
 		}
 		return true
+	}
+	onNotice := cfg.OnNotice
+	cfg.OnNotice = func(pc *pgconn.PgConn, n *pgconn.Notice) {
+		linkOf(pc).noteNotice(n)
+		if onNotice != nil {
+			onNotice(pc, n)
+		}
 	}
 }
 

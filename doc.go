@@ -120,6 +120,18 @@
 //	retry_connect_max_elapsed=1m0s
 //	    how long connecting waits for a server where the context has no deadline
 //	    a duration from 1us to 24h such as "250ms" or "30s", or whole seconds
+//	retry_commit_check=xid
+//	    how the outcome of a COMMIT whose answer was lost is found out
+//	    xid, ledger, off
+//	retry_commit_check_max_elapsed=30s
+//	    how long a lost COMMIT is asked about where the context has no deadline
+//	    a duration from 1us to 24h such as "250ms" or "30s", or whole seconds
+//	retry_ledger_table=public.retrypg_ledger
+//	    table of the tokens of retry_commit_check=ledger
+//	    schema and table, as in "public.retrypg_ledger"
+//	retry_ledger_retention=1h0m0s
+//	    how long tokens are kept there
+//	    a duration from 1us to 24h such as "250ms" or "30s", or whole seconds, at least 1m0s
 //	retry_budget=on
 //	    whether retries are held to a share of the successes
 //	    on, off

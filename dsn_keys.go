@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/retrypg/retrypg/breaker"
+	"github.com/retrypg/retrypg/internal/outcome"
 	"github.com/retrypg/retrypg/policy"
 )
 
@@ -91,6 +92,34 @@ var dsnKeys = []dsnKey{
 		allowed: durationText,
 		doc:     "how long connecting waits for a server where the context has no deadline",
 		set:     seconds(func(s *settings, d time.Duration) { s.connectMaxElapsed = d }),
+	},
+	{
+		name: "retry_commit_check", def: XID.String(), words: []string{"xid", "ledger", "off"},
+		allowed: "xid, ledger, off",
+		doc:     "how the outcome of a COMMIT whose answer was lost is found out",
+		set:     setCommitCheck,
+	},
+	{
+		name: "retry_commit_check_max_elapsed", def: DefaultCommitCheckMaxElapsed.String(),
+		allowed: durationText,
+		doc:     "how long a lost COMMIT is asked about where the context has no deadline",
+		set:     seconds(func(s *settings, d time.Duration) { s.commitCheckMaxElapsed = d }),
+	},
+	{
+		name: "retry_ledger_table", def: DefaultLedgerTable,
+		allowed: `schema and table, as in "public.retrypg_ledger"`,
+		doc:     "table of the tokens of retry_commit_check=ledger",
+		set: func(s *settings, v string) (ok bool) {
+			s.ledgerTable = v
+			_, ok = outcome.ParseTable(v)
+			return ok
+		},
+	},
+	{
+		name: "retry_ledger_retention", def: DefaultLedgerRetention.String(),
+		allowed: durationText + ", at least " + minLedgerRetention.String(),
+		doc:     "how long tokens are kept there",
+		set:     duration(time.Second, minLedgerRetention, maxDSNDuration, func(s *settings, d time.Duration) { s.ledgerRetention = d }),
 	},
 	{
 		name: "retry_budget", def: "on", words: []string{"on", "off"},
@@ -246,6 +275,16 @@ func setJitter(s *settings, v string) bool {
 	}
 	s.jitter, s.jitterSet = j, true
 	return true
+}
+
+func setCommitCheck(s *settings, v string) bool {
+	for _, c := range []CommitCheck{XID, Ledger, NoCheck} {
+		if v == c.String() {
+			s.commitCheck = c
+			return true
+		}
+	}
+	return false
 }
 
 func count(hi int, set func(*settings, int)) func(*settings, string) bool {

@@ -24,12 +24,33 @@ var ErrCommitUnknown = errors.New("commit outcome unknown")
 type CommitUnknownError struct {
 	// Err is what came in place of the answer to COMMIT: a lost connection, a context's end, a pooler's message.
 	Err error
+	// Check is how the outcome was asked for.
+	Check CommitCheck
+	// XID is the transaction's id and PID the server process that had it; 0 where they are not known.
+	XID uint64
+	PID uint32
+	// Server is where the transaction began; the zero value where that is not known.
+	Server ServerIdentity
+	// Token is the transaction's row in the ledger, empty without one.
+	Token string
+	// Reason says why the outcome is not known.
+	Reason string
+	// Asked is how often the server was asked.
+	Asked int
+
+	asking error // why asking failed
 }
 
 // Error says what is known and what to do.
 func (e *CommitUnknownError) Error() string {
-	return fmt.Sprintf("commit outcome unknown: COMMIT was sent and no answer came (%v): "+
-		"the transaction may have been applied; look for its effect before running it again", e.Err)
+	s := fmt.Sprintf("commit outcome unknown: COMMIT was sent and no answer came (%v)", e.Err)
+	if e.Reason != "" {
+		s += "; " + e.Reason
+	}
+	if e.asking != nil {
+		s += fmt.Sprintf(" (%v)", e.asking)
+	}
+	return s + ": the transaction may have been applied; look for its effect before running it again"
 }
 
 // Unwrap returns the cause.

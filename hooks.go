@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/retrypg/retrypg/breaker"
 )
 
@@ -25,6 +27,11 @@ type Hooks struct {
 	Breaker func(from, to breaker.State)
 	// CommitUnknown is called when it could not be found out whether a COMMIT took effect.
 	CommitUnknown func(context.Context, *CommitUnknownError)
+	// CommitChecked is called when it was found out, or not, what became of a COMMIT whose answer was lost.
+	CommitChecked func(context.Context, CommitCheckInfo)
+	// CommitUnreplicated is called when a transaction committed, but the server gave up waiting for its synchronous
+	// standbys: it is there, and may be lost in a failover. n is the server's warning.
+	CommitUnreplicated func(ctx context.Context, n *pgconn.Notice)
 	// Evicted is called when a pooled connection was dropped at its checkout because it was found dead, with the
 	// reason: "dead" (the peer closed it) or "ping" (it no longer answered).
 	Evicted func(reason string)

@@ -49,12 +49,20 @@ var importRules = []importRule{
 		allowed:  []string{modulePath + "/policy"},
 	},
 	{
+		packages: []string{"internal/outcome"},
+		reason:   "its rules are about what servers answer, and it is handed the connections to ask over",
+		allowed: []string{
+			"github.com/jackc/pgx/v5", "github.com/jackc/pgx/v5/...", "github.com/jackc/pgpassfile", "github.com/jackc/pgservicefile",
+			"github.com/jackc/puddle/v2/...", "golang.org/x/...",
+		},
+	},
+	{
 		packages: []string{"internal/..."},
 		reason:   "nothing imports the root from below, or the parts could not be tested without the whole",
 		denied:   []string{modulePath, modulePath + "/metrics", "go.opentelemetry.io/..."},
 	},
 	{
-		packages: []string{"", "policy", "breaker", "metrics", "internal/sqlstate", "internal/transport", "internal/endpoint"},
+		packages: []string{"", "policy", "breaker", "metrics", "internal/sqlstate", "internal/transport", "internal/endpoint", "internal/outcome"},
 		reason:   "a program that uses the library must not be linked with test libraries, servers or exporters",
 		denied: []string{
 			modulePath + "/internal/pgtest/...", "testing", "github.com/stretchr/...", "github.com/testcontainers/...",

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"io"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/retrypg/retrypg/internal/outcome"
 	"github.com/retrypg/retrypg/internal/transport"
 )
 
@@ -25,6 +27,16 @@ type link struct {
 	ended bool            // a text that may have ended the transaction was sent, and its answer lost
 	stale bool            // the server behind it has the wrong role: not to be used again
 	used  bool            // it had a transaction before: it may have died since
+
+	identified bool             // the server was asked who it is
+	server     outcome.Identity // what it said
+	pooled     bool             // a pooler is in between: the server behind it may be another one each time
+	tracer     pgx.QueryTracer  // of the connection; nil if it has none
+	tx         txFacts          // of the open transaction
+	beginText  string           // the last BEGIN with the question for the id, which most transactions share
+	beginFor   pgx.TxOptions    // what beginText is for
+
+	answer committing // to COMMIT
 }
 
 // newLink makes the link of a connection and leaves it where OnPgError finds it.
@@ -49,7 +61,26 @@ func ensureLink(pc *pgconn.PgConn) *link {
 }
 
 // begin forgets the last transaction.
-func (l *link) begin() { l.txErr, l.ended = nil, false }
+func (l *link) begin() { l.txErr, l.ended, l.tx = nil, false, txFacts{} }
+
+// sending notes a text that is about to be sent in a transaction, if the question for the transaction's id would be one
+// for another transaction afterwards, or if a READ ONLY one may become read-write.
+func (l *link) sending(sql string) {
+	switch {
+	case l.tx.switched:
+	case l.pg.TxStatus() == 'I', maySwitchTransaction(sql):
+		l.tx.switched = true
+	case l.tx.readOnly && mayWrite(sql):
+		l.tx.readOnly = false
+	}
+}
+
+// sent notes the tag of a text that left a transaction open: a COMMIT in it ended the one before.
+func (l *link) sent(tag pgconn.CommandTag) {
+	if tag.String() == "COMMIT" {
+		l.tx.switched = true
+	}
+}
 
 // noteLost notes a statement of a transaction that failed: if the connection went with it, a COMMIT in its text may have
 // taken effect.

@@ -14,6 +14,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/retrypg/retrypg/breaker"
+	"github.com/retrypg/retrypg/internal/outcome"
 	"github.com/retrypg/retrypg/policy"
 )
 
@@ -34,6 +35,14 @@ const (
 	// DefaultConnectMaxElapsed bounds how long Connect waits for a server where the context has no deadline. It is the
 	// time that PostgreSQL's pg_ctl waits for a server to start (PGCTLTIMEOUT).
 	DefaultConnectMaxElapsed = 60 * time.Second
+	// DefaultCommitCheckMaxElapsed bounds how long the server is asked about a lost COMMIT where the context has no
+	// deadline. Chosen: half of what connecting waits, as the caller has a transaction done or undone meanwhile.
+	DefaultCommitCheckMaxElapsed = 30 * time.Second
+	// DefaultLedgerTable is the table of the tokens of Ledger.
+	DefaultLedgerTable = "public.retrypg_ledger"
+	// DefaultLedgerRetention is how long tokens are kept at least. Chosen: it covers transactions of up to half that
+	// time, and a thousand a second make 3.6 million rows.
+	DefaultLedgerRetention = time.Hour
 	// DefaultConnectTimeout bounds one connection attempt to one host where the DSN has no connect_timeout, or 0, which
 	// cannot be told from none: who wants no bound gives a long one. pgx itself has none: a host that drops SYN packets
 	// then costs what the kernel takes, on Linux over two minutes (net.ipv4.tcp_syn_retries=6). 5 s are chosen: the first
@@ -56,6 +65,10 @@ const (
 // Off switches a setting off that has a duration as its value, where its documentation says so: zero means the default.
 const Off time.Duration = -1
 
+// minLedgerRetention is the shortest retention. A token is believed to be missing only for half of it, and clocks of a
+// primary and its standby may differ.
+const minLedgerRetention = time.Minute
+
 // probeMaxDelay caps the waits of the one prober that looks for the return of a server. It is low because there is one
 // prober for each connector, however many callers wait: four attempts a second harm no server.
 const probeMaxDelay = 250 * time.Millisecond
@@ -76,6 +89,11 @@ type settings struct {
 	backoff      policy.Policy // replaces the five above
 
 	connectMaxElapsed time.Duration // 0 = default
+
+	commitCheck           CommitCheck   // 0 = XID
+	commitCheckMaxElapsed time.Duration // 0 = default
+	ledgerTable           string        // "" = default
+	ledgerRetention       time.Duration // 0 = default
 
 	budgetOff          bool
 	budgetRatio        float64 // 0 = policy's default
@@ -150,6 +168,45 @@ func WithBackoff(p policy.Policy) Option {
 // database/sql opens connections for waiting callers. Zero means DefaultConnectMaxElapsed.
 func WithConnectMaxElapsed(d time.Duration) Option {
 	return optionFunc(func(s *settings) { s.connectMaxElapsed = d })
+}
+
+// WithCommitCheck sets how the outcome of a COMMIT whose answer was lost is found out, for transactions whose
+// TxOptions.Commit does not say it: XID, which is the default, Ledger or NoCheck.
+func WithCommitCheck(c CommitCheck) Option {
+	return optionFunc(func(s *settings) {
+		if c < XID || c > NoCheck {
+			s.errs = append(s.errs, fmt.Errorf("WithCommitCheck(%d): XID, Ledger or NoCheck is needed", c))
+			return
+		}
+		s.commitCheck = c
+	})
+}
+
+// WithCommitCheckMaxElapsed bounds how long the server is asked about a lost COMMIT where the context has no deadline: at
+// least for 3 s. Zero means DefaultCommitCheckMaxElapsed.
+func WithCommitCheckMaxElapsed(d time.Duration) Option {
+	return optionFunc(func(s *settings) { s.commitCheckMaxElapsed = d })
+}
+
+// WithLedgerTable sets the table of Ledger: a schema and a name, joined by a dot, which are taken as they are, without
+// folding to lower case. Empty means DefaultLedgerTable. The table is made where it is missing, by
+//
+//	create table if not exists public.retrypg_ledger (
+//	  begun bigint not null default (extract(epoch from transaction_timestamp()) * 1000000)::bigint,
+//	  token uuid not null,
+//	  primary key (begun, token)
+//	)
+//
+// for which the role needs CREATE on the schema; else make it beforehand and grant INSERT, SELECT and DELETE.
+func WithLedgerTable(name string) Option {
+	return optionFunc(func(s *settings) { s.ledgerTable = name })
+}
+
+// WithLedgerRetention sets for how long tokens are kept in the ledger at least: a minute or more; zero means
+// DefaultLedgerRetention. Every thousandth transaction of a connector or pool deletes up to two thousand older ones after
+// its COMMIT. A transaction that lasts longer than half of it is unknown when its COMMIT is lost and its token not found.
+func WithLedgerRetention(d time.Duration) Option {
+	return optionFunc(func(s *settings) { s.ledgerRetention = d })
 }
 
 // WithBudget shares one retry budget between several connectors or pools of one server, in place of one for each.
@@ -292,6 +349,10 @@ func (s settings) withDefaults() settings {
 		s.jitter = policy.FullJitter
 	}
 	s.connectMaxElapsed = orDefault(s.connectMaxElapsed, DefaultConnectMaxElapsed)
+	s.commitCheck = orDefault(s.commitCheck, XID)
+	s.commitCheckMaxElapsed = orDefault(s.commitCheckMaxElapsed, DefaultCommitCheckMaxElapsed)
+	s.ledgerTable = orDefault(s.ledgerTable, DefaultLedgerTable)
+	s.ledgerRetention = orDefault(s.ledgerRetention, DefaultLedgerRetention)
 	s.tcpUserTimeout = orDefault(s.tcpUserTimeout, DefaultTCPUserTimeout)
 	s.tcpKeepAliveIdle = orDefault(s.tcpKeepAliveIdle, DefaultTCPKeepAliveIdle)
 	s.tcpKeepAliveInterval = orDefault(s.tcpKeepAliveInterval, DefaultTCPKeepAliveInterval)
@@ -327,6 +388,15 @@ func (s settings) validate() error {
 	}
 	if s.connectMaxElapsed <= 0 {
 		bad("connect max elapsed %v: a positive duration is needed", s.connectMaxElapsed)
+	}
+	if s.commitCheckMaxElapsed <= 0 {
+		bad("commit check max elapsed %v: a positive duration is needed", s.commitCheckMaxElapsed)
+	}
+	if _, ok := outcome.ParseTable(s.ledgerTable); !ok {
+		bad("ledger table %q: a schema and a name are needed, as in %s", s.ledgerTable, DefaultLedgerTable)
+	}
+	if s.ledgerRetention < minLedgerRetention {
+		bad("ledger retention %v: at least %v is needed", s.ledgerRetention, minLedgerRetention)
 	}
 	if s.tcpUserTimeout != Off && (s.tcpUserTimeout < time.Millisecond || s.tcpUserTimeout > maxUserTimeout) {
 		bad("tcp user timeout %v: a duration from 1ms to %v or Off is needed", s.tcpUserTimeout, maxUserTimeout)

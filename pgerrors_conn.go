@@ -26,6 +26,9 @@ func classifyNode(err error, ph phase) (Class, weight) {
 		// Whatever ended the wait would be healed by another connection; the transaction would not.
 		c, _ := classifyFirst(e.Err, inFlight)
 		return Class{Retry: RetryNever, Outcome: OutcomeUnknown, SQLState: c.SQLState, Reason: "commit outcome unknown"}, decisive
+	case *notAppliedError:
+		c, _ := classifyFirst(e.err, inFlight)
+		return Class{Retry: RetryReconnect, Outcome: OutcomeRolledBack, SQLState: c.SQLState, Reason: "commit not applied"}, decisive
 	case *discardedError:
 		return classifyDiscarded(e, ph)
 	case *ExhaustedError:

@@ -11,19 +11,19 @@ import (
 	"github.com/retrypg/retrypg/policy"
 )
 
-// pgxTx is a transaction over pgx: that of Pool.BeginTx, and the attempt of WithPgxTx, which its closure gets. It is pgx's
-// own but for its end.
+// pgxTx is a transaction over pgx: that of Pool.BeginTx, and the attempt of WithPgxTx, which its closure gets.
 type pgxTx struct {
-	pgx.Tx
+	pgx.Tx         // a *connTx, or that of a type of the user's
+	own    *connTx // the former; nil with the latter
 	core   *core
 	conn   *pgx.Conn // nil for a test double
 	link   *link
 	pooled *pgxpool.Conn                       // to be given back; nil where the connection is the caller's
 	fn     func(context.Context, pgx.Tx) error // of WithPgxTx
+	wishes txWishes
+	db     any // what it was begun on
 
 	commitQuery string // of pgx.TxOptions; empty means commit
-	textTag     string // the tag of the statement that ended the transaction, COMMIT or ROLLBACK sent as text
-	byMethods   bool   // begun by a type of the user's: it ends through its methods
 	ending
 }
 
@@ -44,15 +44,20 @@ func (t *pgxTx) begin(ctx context.Context, db PgxTxBeginner, o pgx.TxOptions) er
 		return err
 	}
 	if own, ok := tx.(*pgxTx); ok { // the type is built on a Pool
-		fn := t.fn
+		fn, wishes := t.fn, t.wishes
 		*t = *own
-		t.fn, own.over = fn, true
+		t.fn, t.wishes, own.over = fn, wishes, true
+		t.link.tx.wishes.verify, t.link.tx.wishes.name = wishes.verify, wishes.name
 		return nil
 	}
-	t.Tx, t.conn, t.byMethods = tx, tx.Conn(), true
+	if t.wishes.check == Ledger {
+		_ = tx.Rollback(ctx) // the error below says why
+		return policy.Permanent(errForeignLedger)
+	}
+	t.Tx, t.conn, t.db = tx, tx.Conn(), db
 	if t.conn != nil {
 		t.link = ensureLink(t.conn.PgConn())
-		t.link.begin()
+		t.link.txErr, t.link.ended = nil, false // the rest belongs to the Pool that may be below
 	}
 	return nil
 }
@@ -92,30 +97,18 @@ func (t *pgxTx) beginPinned(ctx context.Context, conn *pgx.Conn, o pgx.TxOptions
 	return err
 }
 
-func (t *pgxTx) beginConn(ctx context.Context, conn *pgx.Conn, o pgx.TxOptions) (err error) {
+func (t *pgxTx) beginConn(ctx context.Context, conn *pgx.Conn, o pgx.TxOptions) error {
 	t.conn, t.commitQuery = conn, o.CommitQuery
 	t.link = ensureLink(conn.PgConn())
-	t.link.begin()
-	if t.Tx, err = conn.BeginTx(ctx, o); err != nil && conn.IsClosed() {
-		return t.link.trueError(err)
+	if err := t.core.beginTx(ctx, conn, t.link, o, t.wishes); err != nil {
+		if conn.IsClosed() {
+			return t.link.trueError(err)
+		}
+		return err
 	}
-	return err
-}
-
-// Exec is pgx's; it sees a transaction that is ended by text.
-func (t *pgxTx) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	if t.conn == nil || t.over {
-		return t.Tx.Exec(ctx, sql, args...)
-	}
-	was := t.conn.PgConn().TxStatus()
-	tag, err := t.Tx.Exec(ctx, sql, args...)
-	switch {
-	case err != nil:
-		t.link.noteLost(sql)
-	case was != 'I' && t.conn.PgConn().TxStatus() == 'I':
-		t.textTag = textEnd(was, sql, tag.String())
-	}
-	return tag, err
+	t.own = &connTx{conn: conn, link: t.link}
+	t.Tx = t.own
+	return nil
 }
 
 // Commit returns nil if and only if the transaction committed; see Pool.BeginTx. It is not for the closure of WithPgxTx,
@@ -125,7 +118,7 @@ func (t *pgxTx) Commit(ctx context.Context) error {
 		return pgx.ErrTxClosed
 	}
 	v, err := t.commit(ctx)
-	if v == verdictEnded && t.textTag == "COMMIT" {
+	if v == verdictEnded && t.own != nil && t.own.textTag == "COMMIT" {
 		return nil // scripts end with it, and it did what was asked for
 	}
 	return err
@@ -141,7 +134,7 @@ func (t *pgxTx) Rollback(ctx context.Context) error {
 		v = verdictEnded
 	}
 	defer func() { t.end(v) }()
-	if !t.byMethods {
+	if t.own != nil {
 		return rollback(ctx, t.conn)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
@@ -155,10 +148,8 @@ func (t *pgxTx) end(v verdict) {
 		return
 	}
 	t.ending.end(v, t.conn, t.link)
-	if !t.byMethods {
-		// pgx's transaction must know that it is over, or it, its savepoints and its large objects would go on working on a
-		// connection that is somebody else's. A context that has ended keeps it from sending anything.
-		_ = t.Tx.Commit(ended)
+	if t.own != nil {
+		t.own.close()
 	}
 	if t.pooled != nil {
 		t.pooled.Release()
@@ -185,8 +176,8 @@ func (t *pgxTx) state() txState {
 
 func (t *pgxTx) commit(ctx context.Context) (v verdict, err error) {
 	defer func() { t.end(v) }()
-	if t.byMethods {
-		return foreignVerdict(ctx, t.core, t.Tx.Commit(ctx))
+	if t.own == nil {
+		return foreignVerdict(ctx, t.core, t.Tx.Commit(ctx), t.wishes, t.db)
 	}
 	return settle(ctx, t.core, t.conn, t.link, orDefault(t.commitQuery, plainCommit))
 }
@@ -196,7 +187,7 @@ func (t *pgxTx) abandon(ctx context.Context) (ended bool) {
 		return false
 	}
 	err := t.Rollback(ctx)
-	return t.byMethods && errors.Is(err, pgx.ErrTxClosed)
+	return t.own == nil && errors.Is(err, pgx.ErrTxClosed)
 }
 
 // pgxNested is a closure inside the transaction of an outer one.

@@ -125,8 +125,7 @@ func configurePool(cfg *pgxpool.Config, s settings, opts []Option) (*core, error
 		}
 	}
 	afterConnect, own := cfg.AfterConnect, core.set.afterConnect
-	cfg.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
-		newLink(conn.PgConn()).core = core
+	after := func(ctx context.Context, conn *pgx.Conn) error {
 		if own != nil {
 			if err := own(ctx, conn); err != nil {
 				return err
@@ -136,6 +135,15 @@ func configurePool(cfg *pgxpool.Config, s settings, opts []Option) (*core, error
 			return afterConnect(ctx, conn)
 		}
 		return nil
+	}
+	core.dialWith(primaryDialer(cfg.ConnConfig, cfg.BeforeConnect, after))
+	cfg.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		l := newLink(conn.PgConn())
+		l.core, l.tracer = core, core.tracer
+		if err := core.greet(ctx, conn, l); err != nil {
+			return err
+		}
+		return after(ctx, conn)
 	}
 	prepare, before := cfg.PrepareConn, cfg.BeforeAcquire //nolint:staticcheck // deprecated, but users set it: pgxpool calls it only where there is no PrepareConn
 	cfg.PrepareConn = func(ctx context.Context, conn *pgx.Conn) (bool, error) {

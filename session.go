@@ -31,7 +31,9 @@ type session struct {
 
 func newSession(c *core, std *stdlib.Conn) *session {
 	conn := std.Conn()
-	return &session{stdConn: std, core: c, pgx: conn, link: newLink(conn.PgConn()), fresh: true, lastUsed: time.Now()}
+	l := newLink(conn.PgConn())
+	l.core, l.tracer = c, c.tracer
+	return &session{stdConn: std, core: c, pgx: conn, link: l, fresh: true, lastUsed: time.Now()}
 }
 
 // inTx reports whether a transaction is open, be it by BeginTx or by the user's own BEGIN.
@@ -55,13 +57,20 @@ func (s *session) ExecContext(ctx context.Context, query string, argsV []driver.
 		args[i] = argsV[i].Value
 	}
 	mark, was := s.link.mark(), s.pgx.PgConn().TxStatus()
+	if s.tx != nil {
+		s.link.sending(query)
+	}
 	tag, err := s.pgx.Exec(ctx, query, args...)
 	if err != nil {
 		s.link.noteLost(query)
 		return nil, s.failed(ctx, err, fresh, s.link.sentSince(mark))
 	}
-	if s.tx != nil && was != 'I' && s.pgx.PgConn().TxStatus() == 'I' {
+	switch {
+	case s.tx == nil:
+	case was != 'I' && s.pgx.PgConn().TxStatus() == 'I':
 		s.tx.textTag = textEnd(was, query, tag.String())
+	default:
+		s.link.sent(tag)
 	}
 	return driver.RowsAffected(tag.RowsAffected()), nil
 }
@@ -70,6 +79,9 @@ func (s *session) ExecContext(ctx context.Context, query string, argsV []driver.
 func (s *session) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
 	fresh := s.use()
 	mark := s.link.mark()
+	if s.tx != nil {
+		s.link.sending(query)
+	}
 	rows, err := s.stdConn.QueryContext(ctx, query, args)
 	if err != nil {
 		s.link.noteLost(query)
@@ -150,8 +162,7 @@ func (s *session) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx
 	if s.pgx.IsClosed() {
 		return nil, s.failed(ctx, driver.ErrBadConn, fresh, false)
 	}
-	s.link.begin()
-	if _, err := s.pgx.BeginTx(ctx, o); err != nil {
+	if err := s.core.beginTx(ctx, s.pgx, s.link, o, record.wanted()); err != nil {
 		if s.pgx.IsClosed() && ctx.Err() == nil && fresh {
 			return nil, &discardedError{err: s.link.trueError(err)}
 		}

@@ -62,3 +62,25 @@ func holdsEnd(sql string) bool {
 	}
 	return false
 }
+
+// maySwitchTransaction reports whether sql may end a transaction and leave another one open, which the server's status
+// then does not show: several statements in one text, or AND CHAIN. It looks no further into a single statement than its
+// first word.
+func maySwitchTransaction(sql string) bool {
+	if i := strings.IndexByte(sql, ';'); i >= 0 && strings.Trim(sql[i+1:], "; \t\r\n\f") != "" {
+		return mayEndTransaction(sql)
+	}
+	t := sqlText{s: sql}
+	return t.skipBlank() && endsTransaction(t.word()) && strings.Contains(strings.ToLower(sql[t.i:]), "chain")
+}
+
+// mayWrite reports whether sql may be what makes a READ ONLY transaction read-write: PostgreSQL allows that as the very
+// first statement.
+func mayWrite(sql string) bool {
+	t := sqlText{s: sql}
+	if strings.IndexByte(sql, ';') < 0 && t.skipBlank() && !strings.EqualFold(t.word(), "set") {
+		return false
+	}
+	lower := strings.ToLower(sql)
+	return strings.Contains(lower, "write") || strings.Contains(lower, "read_only")
+}

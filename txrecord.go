@@ -50,6 +50,7 @@ func stateOf(conn *pgx.Conn, l *link) txState {
 // options nor verdicts through. It travels in the context of BeginTx. All methods work on a nil record.
 type txRecord struct {
 	deferrable bool
+	wishes     txWishes
 
 	// mu is held while the transaction is being ended: when a context ends, database/sql rolls back on a goroutine of
 	// its own.
@@ -71,6 +72,13 @@ func recordFrom(ctx context.Context) *txRecord {
 }
 
 func (r *txRecord) wantsDeferrable() bool { return r != nil && r.deferrable }
+
+func (r *txRecord) wanted() (w txWishes) {
+	if r != nil {
+		w = r.wishes
+	}
+	return w
+}
 
 func (r *txRecord) begun(s *session) {
 	if r != nil {

@@ -31,6 +31,21 @@ type TxOptions struct {
 	MaxAttempts int
 	// MaxElapsed bounds the time after which no further attempt begins. Zero means the connector's setting, Off none.
 	MaxElapsed time.Duration
+	// Commit is how the outcome of a COMMIT whose answer was lost is found out: XID, Ledger or NoCheck. Zero means the
+	// connector's setting. A nested WithTx has that of the outermost.
+	Commit CommitCheck
+	// Verify, if not nil, is asked whether the transaction committed where the server cannot tell: after a crash or a
+	// failover with XID, with NoCheck, on servers without transaction ids, and with other drivers. It should look for the
+	// transaction's effect by a key that the program chose itself. db is a connection of its own to a primary; with other
+	// drivers the handle that WithTx was called with. With true WithTx returns nil, with false the transaction is run
+	// again: false must mean that it has not committed and never will. With NoCheck, without transaction ids and with
+	// other drivers the server may still be committing for a while, so that Verify must wait for that itself, as by
+	// inserting the same key. With an error the outcome stays unknown. It runs within the bounds of the check.
+	Verify func(ctx context.Context, db Querier) (committed bool, err error)
+}
+
+func (o *TxOptions) wishes() txWishes {
+	return txWishes{name: o.Name, check: o.Commit, verify: o.Verify}
 }
 
 // AttemptFromContext returns the number, from 1, of the attempt that runs the closure of WithTx whose context this is,
@@ -135,6 +150,9 @@ func contextError(ctx context.Context) error {
 func (c *core) retrierFor(opts TxOptions) (*policy.Retrier, error) {
 	if opts.MaxAttempts < 0 || opts.MaxElapsed < 0 && opts.MaxElapsed != Off {
 		return nil, fmt.Errorf("retrypg: TxOptions: MaxAttempts %d and MaxElapsed %v must not be negative", opts.MaxAttempts, opts.MaxElapsed)
+	}
+	if opts.Commit > NoCheck {
+		return nil, fmt.Errorf("retrypg: TxOptions.Commit %d: XID, Ledger or NoCheck is needed", opts.Commit)
 	}
 	if opts.MaxAttempts == 0 && opts.MaxElapsed == 0 {
 		return c.transactions, nil

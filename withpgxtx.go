@@ -73,7 +73,7 @@ func beginPgx(c *core, db PgxTxBeginner, opts TxOptions, fn func(context.Context
 		if opts.Deferrable {
 			o.DeferrableMode = pgx.Deferrable
 		}
-		t := &pgxTx{core: c, fn: fn}
+		t := &pgxTx{core: c, fn: fn, wishes: opts.wishes()}
 		if err := t.begin(ctx, db, o); err != nil {
 			return nil, err
 		}

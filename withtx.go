@@ -7,6 +7,9 @@ import (
 	"errors"
 	"reflect"
 
+	"github.com/jackc/pgx/v5"
+
+	"github.com/retrypg/retrypg/internal/outcome"
 	"github.com/retrypg/retrypg/policy"
 )
 
@@ -110,6 +113,7 @@ func coreOf(ctx context.Context, db any) (*core, error) {
 // sqlTx is an attempt over database/sql.
 type sqlTx struct {
 	core   *core
+	db     TxBeginner
 	tx     *sql.Tx
 	record *txRecord
 	fn     func(context.Context, *sql.Tx) error
@@ -120,7 +124,7 @@ func beginSQL(c *core, db TxBeginner, opts TxOptions, fn func(context.Context, *
 		if outer, ok := scope.tx.(*sqlTx); ok {
 			return &sqlTx{core: c, tx: outer.tx, record: outer.record, fn: fn}, nil
 		}
-		record := &txRecord{deferrable: opts.Deferrable}
+		record := &txRecord{deferrable: opts.Deferrable, wishes: opts.wishes()}
 		tx, err := db.BeginTx(withRecord(ctx, record), &sql.TxOptions{Isolation: opts.Isolation, ReadOnly: opts.ReadOnly})
 		switch {
 		case err == nil:
@@ -129,7 +133,11 @@ func beginSQL(c *core, db TxBeginner, opts TxOptions, fn func(context.Context, *
 		default:
 			return nil, err
 		}
-		t := &sqlTx{core: c, tx: tx, record: record, fn: fn}
+		t := &sqlTx{core: c, db: db, tx: tx, record: record, fn: fn}
+		if opts.Commit == Ledger && record.session == nil {
+			t.abandon(ctx)
+			return nil, policy.Permanent(errForeignLedger)
+		}
 		if opts.Deferrable && record.session == nil {
 			if err := t.exec(ctx, "set transaction deferrable"); err != nil {
 				t.abandon(ctx)
@@ -154,7 +162,7 @@ func (t *sqlTx) commit(ctx context.Context) (verdict, error) {
 	defer t.record.lock()()
 	switch {
 	case t.record.session == nil:
-		return foreignVerdict(ctx, t.core, err)
+		return foreignVerdict(ctx, t.core, err, t.record.wishes, t.db)
 	case t.record.verdict != verdictNone:
 		return t.record.verdict, err
 	}
@@ -170,9 +178,34 @@ func (t *sqlTx) abandon(ctx context.Context) (ended bool) {
 	return t.record.session == nil && errors.Is(err, sql.ErrTxDone) && ctx.Err() == nil
 }
 
+var errForeignLedger = errors.New("retrypg: TxOptions.Commit is Ledger, which needs a database of retrypg's own driver, a retrypg.Pool or one of pgx's pools and connections")
+
+// foreignVerify asks the caller's own check through the database that the transaction was begun on.
+func foreignVerify(ctx context.Context, db any, verify func(context.Context, Querier) (bool, error)) (bool, error) {
+	switch db := db.(type) {
+	case Querier:
+		return verify(ctx, db)
+	case rowQuerier:
+		return verify(ctx, sqlQuerier{db})
+	}
+	return false, errors.New("the database has neither QueryRow nor QueryRowContext")
+}
+
+// rowQuerier is what *sql.DB and *sql.Conn are.
+type rowQuerier interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// sqlQuerier is a Querier over database/sql.
+type sqlQuerier struct{ db rowQuerier }
+
+func (q sqlQuerier) QueryRow(ctx context.Context, query string, args ...any) pgx.Row {
+	return q.db.QueryRowContext(ctx, query, args...)
+}
+
 // foreignVerdict judges the error of another driver's COMMIT. Only an answer of the server proves anything: a driver's
 // own words about a broken connection do not, whatever they say of being safe to retry.
-func foreignVerdict(ctx context.Context, c *core, err error) (verdict, error) {
+func foreignVerdict(ctx context.Context, c *core, err error, w txWishes, db any) (verdict, error) {
 	switch {
 	case err == nil:
 		return verdictCommitted, nil
@@ -188,7 +221,19 @@ func foreignVerdict(ctx context.Context, c *core, err error) (verdict, error) {
 	case OutcomeRolledBack, OutcomeNotStarted:
 		return verdictNotApplied, err
 	}
-	unknown := &CommitUnknownError{Err: err}
+	unknown := &CommitUnknownError{Err: err, Check: NoCheck, Reason: muteForeign}
+	var verify func(context.Context) (bool, error)
+	if w.verify != nil {
+		verify = func(ctx context.Context) (bool, error) { return foreignVerify(ctx, db, w.verify) }
+	}
+	ctx, cancel := c.checkContext(ctx)
+	defer cancel()
+	switch c.check(ctx, unknown, w.name, verify) {
+	case outcome.Committed:
+		return verdictCommitted, nil
+	case outcome.NotApplied:
+		return verdictNotApplied, &notAppliedError{why: "asked about it, TxOptions.Verify says so", err: err}
+	}
 	c.tellUnknown(ctx, unknown)
 	return verdictUnknown, unknown
 }

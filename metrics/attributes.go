@@ -25,10 +25,13 @@ const (
 	AttrOperation      = attribute.Key("retry.operation")
 	AttrStopReason     = attribute.Key("retry.stop_reason")
 	AttrEvictionReason = attribute.Key("retry.eviction.reason")
-	AttrName           = attribute.Key("retry.name")    // spans only: the name that the user gave to the transaction
-	AttrAttempt        = attribute.Key("retry.attempt") // spans only: number of the attempt, from 1
-	AttrDelay          = attribute.Key("retry.delay")   // spans only: the wait, in seconds
-	AttrClass          = attribute.Key("retry.class")   // spans only: what the classification said is to be done
+	AttrCommitOutcome  = attribute.Key("retry.commit_outcome") // what became of a commit: committed, not_applied or unknown
+	AttrCommitAsked    = attribute.Key("retry.commit_asked")   // spans only: how often the server was asked
+	AttrCommitFenced   = attribute.Key("retry.commit_fenced")  // spans only: its server process was terminated to end it
+	AttrName           = attribute.Key("retry.name")           // spans only: the name that the user gave to the transaction
+	AttrAttempt        = attribute.Key("retry.attempt")        // spans only: number of the attempt, from 1
+	AttrDelay          = attribute.Key("retry.delay")          // spans only: the wait, in seconds
+	AttrClass          = attribute.Key("retry.class")          // spans only: what the classification said is to be done
 	AttrDBSystem       = attribute.Key("db.system.name")
 	AttrStatusCode     = attribute.Key("db.response.status_code") // the SQLSTATE
 	AttrErrorType      = attribute.Key("error.type")              // spans only: the SQLSTATE, or else the kind of error

@@ -58,13 +58,22 @@ func (r *Recorder) Backoff(ctx context.Context, op Operation, wait time.Duration
 	r.backoff.Record(ctx, max(wait, 0).Seconds(), r.labels.find(operationIndex(op), reasonNone, code).record...)
 }
 
-// CommitUnknown counts one commit of which the outcome could not be found out in retry.commit_unknown. code is the
-// SQLSTATE that came in place of the command tag, or empty.
-func (r *Recorder) CommitUnknown(ctx context.Context, code string) {
-	if r == nil || !r.commitUnknown.Enabled(ctx) {
+// CommitCheck counts one commit whose answer was lost in retry.commit_checks. outcome is what was found out: "committed",
+// "not_applied" or "unknown".
+func (r *Recorder) CommitCheck(ctx context.Context, outcome string) {
+	if r == nil || !r.commitChecks.Enabled(ctx) {
 		return
 	}
-	r.commitUnknown.Add(ctx, 1, r.labels.find(opNone, reasonNone, code).add...)
+	r.commitChecks.Add(ctx, 1, r.labels.word(&r.labels.outcomes, outcome).add...)
+}
+
+// CommitUnreplicated counts one transaction that committed although the wait for its synchronous standbys was ended in
+// retry.commit_unreplicated.
+func (r *Recorder) CommitUnreplicated(ctx context.Context) {
+	if r == nil || !r.commitUnreplicated.Enabled(ctx) {
+		return
+	}
+	r.commitUnreplicated.Add(ctx, 1, r.labels.find(opNone, reasonNone, "").add...)
 }
 
 // Evicted counts one pooled connection that was dropped before use in retry.evictions. reason is a short word of lower
@@ -73,5 +82,5 @@ func (r *Recorder) Evicted(ctx context.Context, reason string) {
 	if r == nil || !r.evictions.Enabled(ctx) {
 		return
 	}
-	r.evictions.Add(ctx, 1, r.labels.eviction(reason).add...)
+	r.evictions.Add(ctx, 1, r.labels.word(&r.labels.evictions, reason).add...)
 }

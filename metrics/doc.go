@@ -14,7 +14,8 @@
 //	retry.backoff_duration     histogram  s              wait chosen before each further attempt
 //	retry.operation_attempts   histogram  {attempt}      attempts that an operation took
 //	retry.operation_duration   histogram  s              time that an operation took which succeeded in the end
-//	retry.commit_unknown       counter    {transaction}  commits of which the outcome could not be found out
+//	retry.commit_checks        counter    {check}        commits whose answer was lost, by what was found out about them
+//	retry.commit_unreplicated  counter    {transaction}  transactions that committed although the wait for their synchronous standbys was ended
 //	retry.evictions            counter    {connection}   pooled connections dropped before use, by reason
 //	retry.breaker.state        gauge      {state}        state of the breaker: 0 closed, 1 half-open, 2 open
 //	retry.budget.tokens        gauge      {token}        retries that the budget would allow now

@@ -35,7 +35,8 @@ const (
 	nameBackoff           = "retry.backoff_duration"
 	nameOperationAttempts = "retry.operation_attempts"
 	nameOperationDuration = "retry.operation_duration"
-	nameCommitUnknown     = "retry.commit_unknown"
+	nameCommitChecks      = "retry.commit_checks"
+	nameUnreplicated      = "retry.commit_unreplicated"
 	nameEvictions         = "retry.evictions"
 	nameBreakerState      = "retry.breaker.state"
 	nameBudget            = "retry.budget.tokens"
@@ -74,9 +75,14 @@ var instrumentTable = []Instrument{
 		"Time that an operation took which succeeded in the end.",
 	},
 	{
-		nameCommitUnknown, "{transaction}", KindCounter,
-		[]attribute.Key{AttrStatusCode},
-		"Commits of which the outcome could not be found out.",
+		nameCommitChecks, "{check}", KindCounter,
+		[]attribute.Key{AttrCommitOutcome},
+		"Commits whose answer was lost, by what was found out about them.",
+	},
+	{
+		nameUnreplicated, "{transaction}", KindCounter,
+		nil,
+		"Transactions that committed although the wait for their synchronous standbys was ended.",
 	},
 	{
 		nameEvictions, "{connection}", KindCounter,
@@ -116,30 +122,32 @@ var attemptBuckets = []float64{1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 50, 100}
 type instruments struct {
 	meter metric.Meter
 
-	attempts          metric.Int64Counter
-	successes         metric.Int64Counter
-	failures          metric.Int64Counter
-	commitUnknown     metric.Int64Counter
-	evictions         metric.Int64Counter
-	backoff           metric.Float64Histogram
-	operationDuration metric.Float64Histogram
-	operationAttempts metric.Int64Histogram
-	breakerState      metric.Int64ObservableGauge
-	budgetTokens      metric.Float64ObservableGauge
+	attempts           metric.Int64Counter
+	successes          metric.Int64Counter
+	failures           metric.Int64Counter
+	commitChecks       metric.Int64Counter
+	commitUnreplicated metric.Int64Counter
+	evictions          metric.Int64Counter
+	backoff            metric.Float64Histogram
+	operationDuration  metric.Float64Histogram
+	operationAttempts  metric.Int64Histogram
+	breakerState       metric.Int64ObservableGauge
+	budgetTokens       metric.Float64ObservableGauge
 }
 
 func newInstruments(m metric.Meter) (instruments, error) {
 	b := instrumentBuilder{meter: m}
 	in := instruments{
-		meter:             m,
-		attempts:          b.counter(nameAttempts),
-		successes:         b.counter(nameSuccesses),
-		failures:          b.counter(nameFailures),
-		commitUnknown:     b.counter(nameCommitUnknown),
-		evictions:         b.counter(nameEvictions),
-		backoff:           b.durations(nameBackoff),
-		operationDuration: b.durations(nameOperationDuration),
-		operationAttempts: b.counts(nameOperationAttempts),
+		meter:              m,
+		attempts:           b.counter(nameAttempts),
+		successes:          b.counter(nameSuccesses),
+		failures:           b.counter(nameFailures),
+		commitChecks:       b.counter(nameCommitChecks),
+		commitUnreplicated: b.counter(nameUnreplicated),
+		evictions:          b.counter(nameEvictions),
+		backoff:            b.durations(nameBackoff),
+		operationDuration:  b.durations(nameOperationDuration),
+		operationAttempts:  b.counts(nameOperationAttempts),
 	}
 	var err error
 	row := description(nameBreakerState)

@@ -15,8 +15,8 @@ const (
 	// program ever sees; functions on the server can raise others. OpenTelemetry's SDK keeps at most 2,000 sets per
 	// instrument apart.
 	maxCombinations = 1024
-	// maxEvictionReasons bounds the distinct eviction reasons.
-	maxEvictionReasons = 16
+	// maxWords bounds the distinct eviction reasons, and commit outcomes.
+	maxWords = 16
 )
 
 // labels is one set of attributes, as ready-made options: to build them for each measurement costs about 1 µs and four
@@ -49,7 +49,8 @@ type labelCache struct {
 	plain [opCount]*labels // by operation, for the path without failure
 
 	coded     atomic.Pointer[map[labelKey]*labels]
-	evictions atomic.Pointer[map[string]*labels]
+	evictions wordLabels
+	outcomes  wordLabels
 
 	mu sync.Mutex // held while a map is replaced
 }
@@ -60,7 +61,8 @@ func (c *labelCache) init(base []attribute.KeyValue) {
 		c.plain[op] = c.build(labelKey{op: op})
 	}
 	c.coded.Store(&map[labelKey]*labels{})
-	c.evictions.Store(&map[string]*labels{})
+	c.evictions.init(AttrEvictionReason)
+	c.outcomes.init(AttrCommitOutcome)
 }
 
 func (c *labelCache) build(k labelKey) *labels {
@@ -106,24 +108,35 @@ func (c *labelCache) insert(k labelKey) *labels {
 	return l
 }
 
-// eviction returns the labels of an eviction reason.
-func (c *labelCache) eviction(reason string) *labels {
-	if l, ok := (*c.evictions.Load())[reason]; ok {
+// wordLabels are the label sets of an attribute whose values are words.
+type wordLabels struct {
+	key   attribute.Key
+	known atomic.Pointer[map[string]*labels]
+}
+
+func (w *wordLabels) init(key attribute.Key) {
+	w.key = key
+	w.known.Store(&map[string]*labels{})
+}
+
+// word returns the labels with that word.
+func (c *labelCache) word(w *wordLabels, word string) *labels {
+	if l, ok := (*w.known.Load())[word]; ok {
 		return l
 	}
-	reason = boundedWord(reason)
+	word = boundedWord(word)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	known := *c.evictions.Load()
-	if len(known) >= maxEvictionReasons {
-		reason = other
+	known := *w.known.Load()
+	if len(known) >= maxWords {
+		word = other
 	}
-	if l, ok := known[reason]; ok {
+	if l, ok := known[word]; ok {
 		return l
 	}
-	l := newLabels(append(slices.Clone(c.base), AttrEvictionReason.String(reason))...)
+	l := newLabels(append(slices.Clone(c.base), w.key.String(word))...)
 	known = maps.Clone(known)
-	known[reason] = l
-	c.evictions.Store(&known)
+	known[word] = l
+	w.known.Store(&known)
 	return l
 }

@@ -7,7 +7,7 @@ import (
 )
 
 // Logger writes one line for each change of state to a [log/slog.Logger]: server down, server back, server fenced, state
-// of the breaker, unknown commit. It never writes one per retry, and no error texts, which may hold user data. Each kind
+// of the breaker, unknown or unreplicated commit. It never writes one per retry, and no error texts, which may hold user data. Each kind
 // of line is limited to a burst of 5 and then one per 10 s; the next line that is written says in "suppressed" how many
 // were left out. What was reported as bad is always reported as good again.
 //
@@ -16,13 +16,14 @@ import (
 type Logger struct {
 	to *slog.Logger
 
-	mu      sync.Mutex
-	down    bool // guarded by mu: the last line written about the server said that it is down
-	open    bool // guarded by mu: the last line written about the breaker said that it is open
-	downs   lineLimit
-	opens   lineLimit
-	fences  lineLimit
-	unknown lineLimit
+	mu           sync.Mutex
+	down         bool // guarded by mu: the last line written about the server said that it is down
+	open         bool // guarded by mu: the last line written about the breaker said that it is open
+	downs        lineLimit
+	opens        lineLimit
+	fences       lineLimit
+	unknown      lineLimit
+	unreplicated lineLimit
 }
 
 // The states of package breaker that are reported.
@@ -136,6 +137,20 @@ func (l *Logger) CommitUnknown(code string) {
 		args = append(args, slog.String("code", c.String()))
 	}
 	l.line(slog.LevelError, "outcome of a postgres commit unknown", suppressed, args...)
+}
+
+// CommitUnreplicated says, at level Warn, that a transaction committed although the wait for its synchronous standbys was
+// ended: a failover may lose it.
+func (l *Logger) CommitUnreplicated() {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	ok, suppressed := l.unreplicated.take(time.Now())
+	l.mu.Unlock()
+	if ok {
+		l.line(slog.LevelWarn, "postgres commit not replicated", suppressed)
+	}
 }
 
 // line writes one line, outside of any call's context: a state of the server belongs to none.

@@ -22,8 +22,11 @@ func TestCountersCarryOperationReasonCodeAndServer(t *testing.T) {
 	r.Attempt(ctx, OpTransaction, "")
 	r.Success(ctx, OpTransaction, 3, 1500*time.Millisecond)
 	r.Failure(ctx, OpConnect, "deadline", "57P03", 4)
-	r.CommitUnknown(ctx, "57P01")
-	r.CommitUnknown(ctx, "")
+	r.CommitCheck(ctx, "committed")
+	r.CommitCheck(ctx, "unknown")
+	r.CommitCheck(ctx, "unknown")
+	r.CommitCheck(ctx, "it may have committed")
+	r.CommitUnreplicated(ctx)
 	r.Evicted(ctx, "dead")
 
 	const server = "server.address=db.example,server.port=5433"
@@ -39,9 +42,13 @@ func TestCountersCarryOperationReasonCodeAndServer(t *testing.T) {
 		"db.response.status_code=57P03,db.system.name=postgresql,retry.operation=connect,retry.stop_reason=deadline," + server: 1,
 	}, sums(t, got["retry.failures"]))
 	require.Equal(t, map[string]int64{
-		"db.response.status_code=57P01,db.system.name=postgresql," + server: 1,
-		"db.system.name=postgresql," + server:                               1,
-	}, sums(t, got["retry.commit_unknown"]))
+		"db.system.name=postgresql,retry.commit_outcome=committed," + server: 1,
+		"db.system.name=postgresql,retry.commit_outcome=unknown," + server:   2,
+		"db.system.name=postgresql,retry.commit_outcome=other," + server:     1,
+	}, sums(t, got["retry.commit_checks"]))
+	require.Equal(t, map[string]int64{
+		"db.system.name=postgresql," + server: 1,
+	}, sums(t, got["retry.commit_unreplicated"]))
 	require.Equal(t, map[string]int64{
 		"db.system.name=postgresql,retry.eviction.reason=dead," + server: 1,
 	}, sums(t, got["retry.evictions"]))
@@ -86,7 +93,7 @@ func TestWhatIsNotKnownBecomesOtherAndWhatIsNoSQLStateIsDropped(t *testing.T) {
 	r.Failure(ctx, "", "", "4000a", 1)
 	r.Evicted(ctx, "Connection of alice")
 	r.Evicted(ctx, "")
-	for i := range 2 * maxEvictionReasons {
+	for i := range 2 * maxWords {
 		r.Evicted(ctx, fmt.Sprintf("reason%d", i))
 	}
 
@@ -95,8 +102,8 @@ func TestWhatIsNotKnownBecomesOtherAndWhatIsNoSQLStateIsDropped(t *testing.T) {
 		"db.system.name=postgresql,retry.operation=other,retry.stop_reason=other": 2,
 	}, sums(t, got["retry.failures"]))
 	evictions := sums(t, got["retry.evictions"])
-	require.Len(t, evictions, maxEvictionReasons)
-	require.EqualValues(t, 2+maxEvictionReasons+1, evictions["db.system.name=postgresql,retry.eviction.reason=other"])
+	require.Len(t, evictions, maxWords)
+	require.EqualValues(t, 2+maxWords+1, evictions["db.system.name=postgresql,retry.eviction.reason=other"])
 }
 
 func TestDistinctSQLStatesAreBounded(t *testing.T) {
@@ -239,6 +246,7 @@ func exercise(ctx context.Context, r *Recorder) {
 		span.Backoff(1, time.Second, "40001", "transaction")
 		span.Event("event")
 		span.SetAttributes(attribute.Bool("a", true))
+		span.CommitChecked("committed", 1, false)
 		span.Link(span.SpanContext())
 		span.End(errPlain, "40001")
 		r.Attempt(ctx, op, "40001")
@@ -246,7 +254,8 @@ func exercise(ctx context.Context, r *Recorder) {
 		r.Success(ctx, op, 2, time.Second)
 		r.Failure(ctx, op, "max_attempts", "40001", 2)
 	}
-	r.CommitUnknown(ctx, "57P01")
+	r.CommitCheck(ctx, "committed")
+	r.CommitUnreplicated(ctx)
 	r.Evicted(ctx, "dead")
 	r.ObserveBreaker(func() int64 { return 0 })
 	r.ObserveBudget(func() float64 { return 10 })

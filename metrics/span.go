@@ -119,6 +119,14 @@ func (s Span) SetAttributes(attributes ...attribute.KeyValue) {
 	}
 }
 
+// CommitChecked sets what a check of a commit found out: outcome as for [Recorder.CommitCheck], how often the server was
+// asked, and whether the transaction's server process was terminated to end it.
+func (s Span) CommitChecked(outcome string, asked int, fenced bool) {
+	if s.Recording() {
+		s.span.SetAttributes(AttrCommitOutcome.String(boundedWord(outcome)), AttrCommitAsked.Int(asked), AttrCommitFenced.Bool(fenced))
+	}
+}
+
 // Link links the span to the one that did the work for it, as when another caller's attempt found the server back. An
 // invalid context is not linked.
 func (s Span) Link(to trace.SpanContext) {

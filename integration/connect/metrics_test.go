@@ -192,7 +192,7 @@ func TestTransactionsAreCounted(t *testing.T) {
 	}
 }
 
-func TestUnknownCommitsAndEvictionsAreCounted(t *testing.T) {
+func TestLostCommitsAndEvictionsAreCountedByWhatBecameOfThem(t *testing.T) {
 	d, p := newProxied(t)
 	m := newMeter(t)
 	ctx := within(t)
@@ -202,10 +202,18 @@ func TestUnknownCommitsAndEvictionsAreCounted(t *testing.T) {
 	require.NoError(t, db.PingContext(ctx))
 	require.EqualValues(t, 1, m.value(t, "retry.evictions", "retry.eviction.reason", "dead"))
 
+	nothing := func(context.Context, *sql.Tx) error { return nil }
+	p.OnMessage(pgtest.Reply("commit"), pgtest.CutBefore(pgtest.Both, pgtest.FIN))
+	require.NoError(t, retrypg.WithTx(ctx, db, retrypg.TxOptions{}, nothing))
+	require.EqualValues(t, 1, m.value(t, "retry.commit_checks", "retry.commit_outcome", "committed"))
+
+	p.OnMessage(pgtest.Sent("commit"), pgtest.CutBefore(pgtest.Both, pgtest.FIN))
+	require.NoError(t, retrypg.WithTx(ctx, db, retrypg.TxOptions{}, nothing))
+	require.EqualValues(t, 1, m.value(t, "retry.commit_checks", "retry.commit_outcome", "not_applied"))
+
 	p.OnMessage(pgtest.Sent("commit"), pgtest.CutAfter(pgtest.Client, pgtest.FIN))
-	err := retrypg.WithTx(ctx, db, retrypg.TxOptions{}, func(context.Context, *sql.Tx) error { return nil })
-	require.ErrorIs(t, err, retrypg.ErrCommitUnknown)
-	require.EqualValues(t, 1, m.value(t, "retry.commit_unknown"))
+	require.ErrorIs(t, retrypg.WithTx(ctx, db, retrypg.TxOptions{Commit: retrypg.NoCheck}, nothing), retrypg.ErrCommitUnknown)
+	require.EqualValues(t, 1, m.value(t, "retry.commit_checks", "retry.commit_outcome", "unknown"))
 }
 
 func TestStateOfTheBreakerAndTheBudgetCanBeRead(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/stretchr/testify/require"
 
@@ -23,15 +24,18 @@ type committing struct {
 	*scene
 	db       *sql.DB
 	tx       *sql.Tx
-	unknowns atomic.Int32 // calls of Hooks.CommitUnknown
+	// Calls of the hooks of these names.
+	unknowns, checks, unreplicated atomic.Int32
 }
 
-func newCommitting(ctx context.Context, s *scene) *committing {
+func newCommitting(ctx context.Context, s *scene, opts ...retrypg.Option) *committing {
 	s.t.Helper()
 	c := &committing{scene: s}
-	c.db = s.openWith(s.dsn(), retrypg.WithHooks(retrypg.Hooks{
-		CommitUnknown: func(context.Context, *retrypg.CommitUnknownError) { c.unknowns.Add(1) },
-	}))
+	c.db = s.openWith(s.dsn(), append(opts, retrypg.WithHooks(retrypg.Hooks{
+		CommitUnknown:      func(context.Context, *retrypg.CommitUnknownError) { c.unknowns.Add(1) },
+		CommitChecked:      func(context.Context, retrypg.CommitCheckInfo) { c.checks.Add(1) },
+		CommitUnreplicated: func(context.Context, *pgconn.Notice) { c.unreplicated.Add(1) },
+	}))...)
 	c.db.SetMaxOpenConns(1)
 	var err error
 	c.tx, err = c.db.BeginTx(ctx, nil)
@@ -81,38 +85,64 @@ func fatal(code, message string) *pgproto3.ErrorResponse {
 	return &pgproto3.ErrorResponse{Severity: "FATAL", SeverityUnlocalized: "FATAL", Code: code, Message: message}
 }
 
-func TestCommitIsUnknownWhenItsAnswerWasLost(t *testing.T) {
+const either = -1 // the server may have been quicker than the cut, or not
+
+// lostAnswers are ways to lose the answer to COMMIT, and how many rows are there afterwards.
+var lostAnswers = []struct {
+	name  string
+	match pgtest.Match
+	cut   pgtest.Action
+	rows  int
+}{
+	{"cut before the server got it", pgtest.Sending("commit"), pgtest.CutBefore(pgtest.Both, pgtest.FIN), 0},
+	{"reset before the server got it", pgtest.Sending("commit"), pgtest.CutBefore(pgtest.Both, pgtest.RST), 0},
+	{"cut with half of it sent", pgtest.Sending("commit"), pgtest.CutInside(pgtest.Both, pgtest.FIN), 0},
+	{"cut after the server got it", pgtest.Sent("commit"), pgtest.CutAfter(pgtest.Both, pgtest.FIN), either},
+	{"reset after the server got it", pgtest.Sent("commit"), pgtest.CutAfter(pgtest.Both, pgtest.RST), either},
+	{"cut before the reply", pgtest.Reply("commit"), pgtest.CutBefore(pgtest.Both, pgtest.FIN), 1},
+	{"cut inside the reply", pgtest.Reply("commit"), pgtest.CutInside(pgtest.Both, pgtest.FIN), 1},
+	{
+		"a pooler says that its server is gone", pgtest.Reply("commit"),
+		pgtest.CutBefore(pgtest.Both, pgtest.FIN).Telling(fatal("08P01", "server conn crashed?")), 1,
+	},
+}
+
+// TestCommitIsSettledWhenItsAnswerWasLost: nil where the row is there, and an error that says so where it is not.
+func TestCommitIsSettledWhenItsAnswerWasLost(t *testing.T) {
 	server := newServer(t)
-	const either = -1 // the server may have been quicker than the cut, or not
-	for _, tc := range []struct {
-		name  string
-		match pgtest.Match
-		cut   pgtest.Action
-		rows  int
-	}{
-		{"cut before the server got it", pgtest.Sending("commit"), pgtest.CutBefore(pgtest.Both, pgtest.FIN), 0},
-		{"reset before the server got it", pgtest.Sending("commit"), pgtest.CutBefore(pgtest.Both, pgtest.RST), 0},
-		{"cut with half of it sent", pgtest.Sending("commit"), pgtest.CutInside(pgtest.Both, pgtest.FIN), 0},
-		{"cut after the server got it", pgtest.Sent("commit"), pgtest.CutAfter(pgtest.Both, pgtest.FIN), either},
-		{"reset after the server got it", pgtest.Sent("commit"), pgtest.CutAfter(pgtest.Both, pgtest.RST), either},
-		{"cut before the reply", pgtest.Reply("commit"), pgtest.CutBefore(pgtest.Both, pgtest.FIN), 1},
-		{"cut inside the reply", pgtest.Reply("commit"), pgtest.CutInside(pgtest.Both, pgtest.FIN), 1},
-		{
-			"a pooler says that its server is gone", pgtest.Reply("commit"),
-			pgtest.CutBefore(pgtest.Both, pgtest.FIN).Telling(fatal("08P01", "server conn crashed?")), 1,
-		},
-		{
-			"a warning that the server goes away", pgtest.Reply("commit"),
-			pgtest.CutBefore(pgtest.Both, pgtest.FIN).Telling(&pgproto3.NoticeResponse{
-				Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: "57P01", Routine: "SyncRepWaitForLSN",
-				Message: "canceling the wait for synchronous replication and terminating connection due to administrator command",
-			}), 1,
-		},
-	} {
+	for _, check := range []retrypg.CommitCheck{retrypg.XID, retrypg.Ledger} {
+		for _, tc := range lostAnswers {
+			t.Run(check.String()+"/"+tc.name, func(t *testing.T) {
+				t.Parallel()
+				s := newScene(t, server)
+				c := newCommitting(s.context(), s, retrypg.WithCommitCheck(check))
+				s.proxy.OnMessage(tc.match, tc.cut)
+				err := c.tx.Commit()
+				rows := s.rows()
+				switch {
+				case err == nil:
+					require.Equal(t, 1, rows)
+				default:
+					c.requireNotApplied(err)
+					require.Equal(t, retrypg.OutcomeRolledBack, retrypg.Classify(err).Outcome)
+				}
+				if tc.rows != either {
+					require.Equal(t, tc.rows, rows)
+				}
+				require.EqualValues(t, 1, c.checks.Load())
+				require.Zero(t, c.unreplicated.Load())
+			})
+		}
+	}
+}
+
+func TestCommitIsUnknownWhenItsAnswerWasLostAndNobodyAsks(t *testing.T) {
+	server := newServer(t)
+	for _, tc := range lostAnswers {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			s := newScene(t, server)
-			c := newCommitting(s.context(), s)
+			c := newCommitting(s.context(), s, retrypg.WithCommitCheck(retrypg.NoCheck))
 			s.proxy.OnMessage(tc.match, tc.cut)
 			err := c.tx.Commit()
 			c.requireUnknown(err)
@@ -124,6 +154,21 @@ func TestCommitIsUnknownWhenItsAnswerWasLost(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestCommitIsNilWhenOnlyItsReplicationIsUnknown: the server says that it has committed, and goes.
+func TestCommitIsNilWhenOnlyItsReplicationIsUnknown(t *testing.T) {
+	s := newScene(t, newServer(t))
+	c := newCommitting(s.context(), s)
+	s.proxy.OnMessage(pgtest.Reply("commit"), pgtest.CutBefore(pgtest.Both, pgtest.FIN).Telling(&pgproto3.NoticeResponse{
+		Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: "57P01", Routine: "SyncRepWaitForLSN",
+		Message: "canceling the wait for synchronous replication and terminating connection due to administrator command",
+	}))
+	require.NoError(t, c.tx.Commit())
+	require.Equal(t, 1, s.rows())
+	require.EqualValues(t, 1, c.unreplicated.Load())
+	require.Zero(t, c.checks.Load(), "there was nothing to ask")
+	require.Zero(t, c.unknowns.Load())
 }
 
 func TestCommitThatTheServerConfirmedIsNilWhateverFollows(t *testing.T) {

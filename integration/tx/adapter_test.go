@@ -76,3 +76,6 @@ func some(t *testing.T, fit func(adapter) bool, test func(t *testing.T, s *stage
 
 func ours(a adapter) bool   { return a.ours }
 func pooled(a adapter) bool { return !a.pinned }
+
+// settles: WithTx can ask the server what became of a COMMIT whose answer was lost, as it sees the connection below.
+func settles(a adapter) bool { return a.status }

@@ -19,7 +19,8 @@ type loss struct {
 	applied bool
 }
 
-// losses are the ways after which nobody can know, from the evidence of the connection, what became of the COMMIT.
+// losses are the ways after which nobody can know, from the evidence of the connection, what became of the COMMIT. The
+// server can be asked.
 var losses = map[string]loss{
 	"cut before the server got it":            {pgtest.Sent("commit"), pgtest.CutBefore(pgtest.Both, pgtest.FIN), false},
 	"reset before the server got it":          {pgtest.Sent("commit"), pgtest.CutBefore(pgtest.Both, pgtest.RST), false},
@@ -45,7 +46,61 @@ func crashWarning() pgproto3.BackendMessage {
 	}
 }
 
-func TestLostCommitIsUnknownAndNeverRunAgain(t *testing.T) {
+// unchecked are the options of a transaction about which the server is not asked.
+var unchecked = retrypg.TxOptions{Commit: retrypg.NoCheck}
+
+// TestLostCommitIsSettled: by asking the server. Where the transaction was not applied it is run again, if there is another
+// connection to run it on.
+func TestLostCommitIsSettled(t *testing.T) {
+	for name, loss := range losses {
+		t.Run(name, func(t *testing.T) {
+			some(t, settles, func(t *testing.T, s *stage) {
+				proxy, dsn := s.proxied()
+				var told []retrypg.CommitCheckInfo
+				hooks := retrypg.Hooks{CommitChecked: func(_ context.Context, info retrypg.CommitCheckInfo) {
+					told = append(told, info)
+				}}
+				db := s.openDSN(dsn, 1, retrypg.WithHooks(hooks))
+				rule := proxy.OnMessage(loss.match, loss.action)
+				runs := 0
+				err := db.withTx(s.context(), retrypg.TxOptions{Name: "write"}, func(ctx context.Context, w work) error {
+					runs++
+					return insert(ctx, w, "a")
+				})
+				require.NoError(t, rule.Wait(s.context()))
+				outcome := "committed"
+				switch {
+				case loss.applied:
+					require.NoError(t, err)
+					require.Equal(t, 1, runs)
+				case s.pinned:
+					require.Error(t, err)
+					require.Equal(t, retrypg.OutcomeRolledBack, retrypg.Classify(err).Outcome)
+					require.Equal(t, 1, runs)
+					outcome = "not_applied"
+				default:
+					require.NoError(t, err)
+					require.Equal(t, 2, runs)
+					outcome = "not_applied"
+				}
+				if s.ours {
+					require.Len(t, told, 1)
+					require.Equal(t, outcome, told[0].Outcome)
+					require.Equal(t, "write", told[0].Name)
+					require.Positive(t, told[0].Asked)
+					require.Error(t, told[0].Err)
+				}
+				s.quiet()
+				require.Equal(t, err == nil, s.notes("a") == 1)
+				if !s.pinned {
+					s.usable(db, "b")
+				}
+			})
+		})
+	}
+}
+
+func TestLostCommitIsUnknownAndNeverRunAgainWithoutACheck(t *testing.T) {
 	for name, loss := range losses {
 		t.Run(name, func(t *testing.T) {
 			each(t, func(t *testing.T, s *stage) {
@@ -58,7 +113,7 @@ func TestLostCommitIsUnknownAndNeverRunAgain(t *testing.T) {
 				db := s.openDSN(dsn, 1, retrypg.WithHooks(hooks))
 				rule := proxy.OnMessage(loss.match, loss.action)
 				runs := 0
-				err := db.withTx(s.context(), retrypg.TxOptions{}, func(ctx context.Context, w work) error {
+				err := db.withTx(s.context(), unchecked, func(ctx context.Context, w work) error {
 					runs++
 					return insert(ctx, w, "a")
 				})
@@ -86,15 +141,40 @@ func TestLostCommitIsUnknownAndNeverRunAgain(t *testing.T) {
 	}
 }
 
-// TestLostCommitDeliveredLaterIsUnknown: the server gets the COMMIT when the caller has long been told.
-func TestLostCommitDeliveredLaterIsUnknown(t *testing.T) {
+// TestLostCommitDeliveredLaterIsUnknownWithoutACheck: the server gets the COMMIT when the caller has long been told.
+func TestLostCommitDeliveredLaterIsUnknownWithoutACheck(t *testing.T) {
 	each(t, func(t *testing.T, s *stage) {
 		proxy, dsn := s.proxied()
 		db := s.openDSN(dsn, 1)
 		rule := proxy.OnMessage(pgtest.Sent("commit"), pgtest.DeliverLate(pgtest.FIN))
-		err := db.withTx(s.context(), retrypg.TxOptions{}, write("a"))
+		err := db.withTx(s.context(), unchecked, write("a"))
 		require.ErrorIs(t, err, retrypg.ErrCommitUnknown)
 		require.Zero(t, s.notes("a"))
+		rule.Release()
+		s.quiet()
+		require.Equal(t, 1, s.notes("a"))
+	})
+}
+
+// TestCommitThatNeverArrivesIsFencedAndRunAgain: the client's end is cut, the server's is left open, so that the
+// transaction would stay in progress for ever. Should its COMMIT arrive after all, it meets a backend that is gone.
+func TestCommitThatNeverArrivesIsFencedAndRunAgain(t *testing.T) {
+	some(t, func(a adapter) bool { return settles(a) && !a.pinned }, func(t *testing.T, s *stage) {
+		proxy, dsn := s.proxied()
+		var told []retrypg.CommitCheckInfo
+		hooks := retrypg.Hooks{CommitChecked: func(_ context.Context, info retrypg.CommitCheckInfo) { told = append(told, info) }}
+		db := s.openDSN(dsn, 1, retrypg.WithHooks(hooks))
+		rule := proxy.OnMessage(pgtest.Sent("commit"), pgtest.DeliverLate(pgtest.FIN))
+		runs := 0
+		require.NoError(t, db.withTx(s.context(), zero, func(ctx context.Context, w work) error {
+			runs++
+			return insert(ctx, w, "a")
+		}))
+		require.Equal(t, 2, runs)
+		if s.ours {
+			require.Len(t, told, 1)
+			require.True(t, told[0].Fenced)
+		}
 		rule.Release()
 		s.quiet()
 		require.Equal(t, 1, s.notes("a"))
@@ -108,7 +188,7 @@ func TestCommandTagOfCommitIsEnough(t *testing.T) {
 		db := s.openDSN(dsn, 1)
 		rule := proxy.OnMessage(pgtest.ReplyReady("commit"), pgtest.CutBefore(pgtest.Both, pgtest.FIN))
 		err := db.withTx(s.context(), retrypg.TxOptions{}, write("a"))
-		if s.status {
+		if settles(s.adapter) {
 			require.NoError(t, err)
 		} else {
 			require.ErrorIs(t, err, retrypg.ErrCommitUnknown, "another driver does not show the tag")
@@ -121,32 +201,44 @@ func TestCommandTagOfCommitIsEnough(t *testing.T) {
 	})
 }
 
-// TestContextThatEndsDuringCommitIsUnknown: COMMIT has passed, its answer is kept back.
-func TestContextThatEndsDuringCommitIsUnknown(t *testing.T) {
+// endDuringCommit runs a transaction whose context ends when the server has its COMMIT and the answer is kept back.
+func endDuringCommit(t *testing.T, s *stage, opts retrypg.TxOptions) error {
+	t.Helper()
+	proxy, dsn := s.proxied()
+	db := s.openDSN(dsn, 1)
+	rule := proxy.OnMessage(pgtest.Reply("commit"), pgtest.Pause())
+	defer rule.Remove()
+	cause := errors.New("the user went away")
+	ctx, cancel := context.WithCancelCause(s.context())
+	defer cancel(nil)
+	stop := context.AfterFunc(s.context(), func() { cancel(nil) })
+	defer stop()
+	outside := s.context()
+	go func() {
+		_ = rule.Wait(outside)
+		cancel(cause)
+	}()
+	runs := 0
+	err := db.withTx(ctx, opts, func(ctx context.Context, w work) error {
+		runs++
+		return insert(ctx, w, "a")
+	})
+	require.Equal(t, 1, runs)
+	require.Equal(t, 1, s.notes("a"))
+	return err
+}
+
+func TestContextThatEndsDuringCommitIsUnknownWithoutACheck(t *testing.T) {
 	each(t, func(t *testing.T, s *stage) {
-		proxy, dsn := s.proxied()
-		db := s.openDSN(dsn, 1)
-		rule := proxy.OnMessage(pgtest.Reply("commit"), pgtest.Pause())
-		defer rule.Remove()
-		cause := errors.New("the user went away")
-		ctx, cancel := context.WithCancelCause(s.context())
-		defer cancel(nil)
-		stop := context.AfterFunc(s.context(), func() { cancel(nil) })
-		defer stop()
-		outside := s.context()
-		go func() {
-			_ = rule.Wait(outside)
-			cancel(cause)
-		}()
-		runs := 0
-		err := db.withTx(ctx, retrypg.TxOptions{}, func(ctx context.Context, w work) error {
-			runs++
-			return insert(ctx, w, "a")
-		})
+		err := endDuringCommit(t, s, unchecked)
 		require.ErrorIs(t, err, retrypg.ErrCommitUnknown)
 		require.ErrorIs(t, err, context.Canceled)
-		require.Equal(t, 1, runs)
-		require.Equal(t, 1, s.notes("a"))
+	})
+}
+
+func TestContextThatEndsDuringCommitDoesNotHideThatItCommitted(t *testing.T) {
+	some(t, settles, func(t *testing.T, s *stage) {
+		require.NoError(t, endDuringCommit(t, s, zero))
 	})
 }
 
@@ -178,7 +270,7 @@ func TestLostCommitWithNestedCallsRunsEachClosureOnce(t *testing.T) {
 		db := s.openDSN(dsn, 1)
 		proxy.OnMessage(pgtest.Reply("commit"), pgtest.CutBefore(pgtest.Both, pgtest.FIN))
 		outer, inner := 0, 0
-		err := db.withTx(s.context(), zero, func(ctx context.Context, _ work) error {
+		err := db.withTx(s.context(), unchecked, func(ctx context.Context, _ work) error {
 			outer++
 			return db.withTx(ctx, zero, func(ctx context.Context, w work) error {
 				inner++
@@ -202,7 +294,7 @@ func TestLostCommitOfAnInnerTransactionEndsTheOuterOne(t *testing.T) {
 		err := db.withTx(s.context(), zero, func(ctx context.Context, w work) error {
 			runs++
 			require.NoError(t, insert(ctx, w, "outer"))
-			return other.withTx(ctx, zero, write("other"))
+			return other.withTx(ctx, unchecked, write("other"))
 		})
 		require.ErrorIs(t, err, retrypg.ErrCommitUnknown)
 		require.Equal(t, 1, runs)

@@ -27,6 +27,8 @@ type Conn struct {
 	readErr  atomic.Pointer[error]
 	writeErr atomic.Pointer[error]
 
+	held atomic.Bool // RemoteAddr names no address
+
 	raw syscall.RawConn // nil where the connection has no file descriptor to look at
 
 	peekMu  sync.Mutex // guards the fields below, which exist so that Peek allocates nothing
@@ -128,8 +130,24 @@ func (c *Conn) Close() error { return c.nc.Close() }
 // LocalAddr is the local end of the connection.
 func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }
 
-// RemoteAddr is the server's end of the connection.
-func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
+// RemoteAddr is the server's end of the connection. While cancel requests are held back it is an address that the
+// functions of Dialer refuse.
+func (c *Conn) RemoteAddr() net.Addr {
+	if c.held.Load() {
+		return heldAddr{}
+	}
+	return c.nc.RemoteAddr()
+}
+
+// HoldCancels keeps, or no longer keeps, requests to cancel from being sent for this connection: pgx sends one, to the
+// address that RemoteAddr says, whenever a connection breaks or a context ends.
+func (c *Conn) HoldCancels(hold bool) { c.held.Store(hold) }
+
+// heldAddr is the address of no server.
+type heldAddr struct{}
+
+func (heldAddr) Network() string { return "retrypg: none" }
+func (heldAddr) String() string  { return "retrypg: cancel requests are held back" }
 
 // SetDeadline bounds reads and writes, present and future ones.
 func (c *Conn) SetDeadline(t time.Time) error { return c.nc.SetDeadline(t) }

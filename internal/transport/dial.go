@@ -46,6 +46,18 @@ type DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error
 // concurrent use if next is. An option that the kernel does not know is left out without an error; any other refusal
 // closes the connection and is an error.
 func Dialer(o Options, connectTimeout time.Duration, next DialFunc) DialFunc {
+	dial := dialer(o, connectTimeout, next)
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if network == (heldAddr{}).Network() {
+			return nil, errHeld
+		}
+		return dial(ctx, network, addr)
+	}
+}
+
+var errHeld = errors.New("retrypg: cancel requests are held back while COMMIT is answered")
+
+func dialer(o Options, connectTimeout time.Duration, next DialFunc) DialFunc {
 	if next == nil {
 		return ownDialer(o, connectTimeout)
 	}

@@ -1,0 +1,220 @@
+package retrypg
+
+import (
+	"context"
+	"errors"
+	"strconv"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// connTx is an open transaction on a connection of pgx: what pgx's own is, of which the BEGIN cannot be had without its
+// dropping what the server answered. pgxTx around it ends it.
+type connTx struct {
+	conn       *pgx.Conn
+	link       *link
+	closed     bool
+	savepoints int64
+	textTag    string // the tag of the statement that ended the transaction, COMMIT or ROLLBACK sent as text
+	large      pgx.Tx // pgx's own, for its large objects
+}
+
+var (
+	_ pgx.Tx = (*connTx)(nil)
+	_ pgx.Tx = (*savepointTx)(nil)
+)
+
+// Exec implements pgx.Tx. It sees a transaction that is ended by text.
+func (t *connTx) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	if t.closed {
+		return pgconn.CommandTag{}, pgx.ErrTxClosed
+	}
+	was := t.conn.PgConn().TxStatus()
+	t.link.sending(sql)
+	tag, err := t.conn.Exec(ctx, sql, args...)
+	switch {
+	case err != nil:
+		t.link.noteLost(sql)
+	case was != 'I' && t.conn.PgConn().TxStatus() == 'I':
+		t.textTag = textEnd(was, sql, tag.String())
+	default:
+		t.link.sent(tag)
+	}
+	return tag, err
+}
+
+// Query implements pgx.Tx.
+func (t *connTx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	if t.closed {
+		return failedRows{pgx.ErrTxClosed}, pgx.ErrTxClosed
+	}
+	t.link.sending(sql)
+	return t.conn.Query(ctx, sql, args...)
+}
+
+// QueryRow implements pgx.Tx.
+func (t *connTx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	if t.closed {
+		return failedRows{pgx.ErrTxClosed}
+	}
+	t.link.sending(sql)
+	return t.conn.QueryRow(ctx, sql, args...)
+}
+
+// Prepare implements pgx.Tx.
+func (t *connTx) Prepare(ctx context.Context, name, sql string) (*pgconn.StatementDescription, error) {
+	if t.closed {
+		return nil, pgx.ErrTxClosed
+	}
+	return t.conn.Prepare(ctx, name, sql)
+}
+
+// CopyFrom implements pgx.Tx.
+func (t *connTx) CopyFrom(ctx context.Context, table pgx.Identifier, columns []string, source pgx.CopyFromSource) (int64, error) {
+	if t.closed {
+		return 0, pgx.ErrTxClosed
+	}
+	return t.conn.CopyFrom(ctx, table, columns, source)
+}
+
+var errBatchBegin = errors.New("retrypg: Batch.BeginTx cannot be used within a transaction")
+
+// SendBatch implements pgx.Tx.
+func (t *connTx) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
+	if t.closed {
+		return pgx.FailedBatchResults(b, pgx.ErrTxClosed)
+	}
+	if failed := pgx.FailedBatchResults(b, errBatchBegin); failed.Tx() != nil {
+		return failed
+	}
+	for _, q := range b.QueuedQueries {
+		t.link.sending(q.SQL)
+	}
+	return t.conn.SendBatch(ctx, b)
+}
+
+// LargeObjects implements pgx.Tx. They can only be had from a transaction of pgx's own, and that only by beginning one:
+// here in a batch that is not sent, as its context has ended.
+func (t *connTx) LargeObjects() pgx.LargeObjects {
+	b := &pgx.Batch{}
+	b.BeginTx(pgx.TxOptions{})
+	if t.closed {
+		return pgx.FailedBatchResults(b, pgx.ErrTxClosed).Tx().LargeObjects()
+	}
+	if t.large == nil {
+		t.large = t.conn.SendBatch(ended, b).Tx()
+	}
+	return t.large.LargeObjects()
+}
+
+// Conn implements pgx.Tx.
+func (t *connTx) Conn() *pgx.Conn { return t.conn }
+
+// Begin implements pgx.Tx: it makes a savepoint.
+func (t *connTx) Begin(ctx context.Context) (pgx.Tx, error) {
+	if t.closed {
+		return nil, pgx.ErrTxClosed
+	}
+	t.savepoints++
+	name := "sp_" + strconv.FormatInt(t.savepoints, 10)
+	if _, err := t.conn.Exec(ctx, "savepoint "+name); err != nil {
+		return nil, err
+	}
+	return &savepointTx{connTx: t, name: name}, nil
+}
+
+// Commit implements pgx.Tx. pgxTx commits.
+func (t *connTx) Commit(context.Context) error { return pgx.ErrTxClosed }
+
+// Rollback implements pgx.Tx. pgxTx rolls back.
+func (t *connTx) Rollback(context.Context) error { return pgx.ErrTxClosed }
+
+// close makes everything that was made of the transaction refuse to work: the connection is somebody else's. It sends
+// nothing.
+func (t *connTx) close() {
+	t.closed = true
+	if t.large != nil {
+		_ = t.large.Commit(ended) // a context that has ended keeps it from being sent
+	}
+}
+
+// savepointTx is a savepoint.
+type savepointTx struct {
+	*connTx
+	name string
+	over bool
+}
+
+func (s *savepointTx) end(ctx context.Context, sql string) error {
+	if s.over {
+		return pgx.ErrTxClosed
+	}
+	_, err := s.connTx.Exec(ctx, sql+s.name)
+	s.over = true
+	return err
+}
+
+// Commit releases the savepoint.
+func (s *savepointTx) Commit(ctx context.Context) error { return s.end(ctx, "release savepoint ") }
+
+// Rollback rolls back to the savepoint.
+func (s *savepointTx) Rollback(ctx context.Context) error {
+	return s.end(ctx, "rollback to savepoint ")
+}
+
+// Exec implements pgx.Tx.
+func (s *savepointTx) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	if s.over {
+		return pgconn.CommandTag{}, pgx.ErrTxClosed
+	}
+	return s.connTx.Exec(ctx, sql, args...)
+}
+
+// Query implements pgx.Tx.
+func (s *savepointTx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	if s.over {
+		return failedRows{pgx.ErrTxClosed}, pgx.ErrTxClosed
+	}
+	return s.connTx.Query(ctx, sql, args...)
+}
+
+// QueryRow implements pgx.Tx.
+func (s *savepointTx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	if s.over {
+		return failedRows{pgx.ErrTxClosed}
+	}
+	return s.connTx.QueryRow(ctx, sql, args...)
+}
+
+// Prepare implements pgx.Tx.
+func (s *savepointTx) Prepare(ctx context.Context, name, sql string) (*pgconn.StatementDescription, error) {
+	if s.over {
+		return nil, pgx.ErrTxClosed
+	}
+	return s.connTx.Prepare(ctx, name, sql)
+}
+
+// CopyFrom implements pgx.Tx.
+func (s *savepointTx) CopyFrom(ctx context.Context, table pgx.Identifier, columns []string, source pgx.CopyFromSource) (int64, error) {
+	if s.over {
+		return 0, pgx.ErrTxClosed
+	}
+	return s.connTx.CopyFrom(ctx, table, columns, source)
+}
+
+// SendBatch implements pgx.Tx.
+func (s *savepointTx) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
+	if s.over {
+		return pgx.FailedBatchResults(b, pgx.ErrTxClosed)
+	}
+	return s.connTx.SendBatch(ctx, b)
+}
+
+// Begin implements pgx.Tx.
+func (s *savepointTx) Begin(ctx context.Context) (pgx.Tx, error) {
+	if s.over {
+		return nil, pgx.ErrTxClosed
+	}
+	return s.connTx.Begin(ctx)
+}

@@ -1,0 +1,89 @@
+package outcome
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// maxIdentifier is the length in bytes of the longest name (NAMEDATALEN - 1, pg_config_manual.h). PostgreSQL cuts longer
+// ones.
+const maxIdentifier = 63
+
+// Table is the name of a ledger table.
+type Table struct{ schema, name string }
+
+// ParseTable reads a name with its schema, as in public.retrypg_ledger. A name without one is refused: where search_path
+// differs between two connections, they would look into different tables, and not find what is there. The parts are taken
+// as they are, without folding to lower case.
+func ParseTable(s string) (t Table, ok bool) {
+	schema, name, ok := strings.Cut(s, ".")
+	valid := func(part string) bool {
+		return part != "" && len(part) <= maxIdentifier && !strings.ContainsAny(part, ".\"\x00") && strings.TrimSpace(part) == part
+	}
+	return Table{schema: schema, name: name}, ok && valid(schema) && valid(name)
+}
+
+// String returns the name as SQL.
+func (t Table) String() string { return pgx.Identifier{t.schema, t.name}.Sanitize() }
+
+// Create is the statement that makes the table: one index serves the insert of a token, the question for it, and the
+// clean-up by age, and new rows go to its end.
+func (t Table) Create() string {
+	return "create table if not exists " + t.String() + ` (
+  begun bigint not null default (extract(epoch from transaction_timestamp()) * 1000000)::bigint,
+  token uuid not null,
+  primary key (begun, token)
+)`
+}
+
+// Insert is the statement that a transaction writes its token with. It returns when the transaction began, by the
+// server's clock in microseconds since 1970, and what columns add.
+func (t Table) Insert(token, columns string) string {
+	return "insert into " + t.String() + " (token) values ('" + token + "') returning begun" + columns
+}
+
+// claim inserts the token again. It waits for a transaction that has inserted it and is still in progress.
+func (t Table) claim(token Token) string {
+	return "insert into " + t.String() + " (begun, token) values (" + strconv.FormatInt(token.Begun, 10) + ", '" + token.ID + "') on conflict do nothing returning 1"
+}
+
+// CleanUp deletes up to limit tokens that are older than keep, those of other clients' clean-ups left out. It is for
+// after a transaction, on its own.
+func (t Table) CleanUp(keep time.Duration, limit int) string {
+	name := t.String()
+	return "delete from " + name + " where (begun, token) in (select begun, token from " + name +
+		" where begun < (extract(epoch from now()) * 1000000)::bigint - " + strconv.FormatInt(keep.Microseconds(), 10) +
+		" order by begun, token limit " + strconv.Itoa(limit) + " for update skip locked)"
+}
+
+// Token is the row of one transaction in a ledger.
+type Token struct {
+	Table Table
+	ID    string        // a UUID
+	Begun int64         // microseconds since 1970, by the server's clock
+	Keep  time.Duration // how long tokens are kept: an older one may be gone although its transaction committed
+}
+
+// String returns the token as a text that ParseToken reads, without Keep.
+func (t Token) String() string {
+	return strings.Join([]string{t.Table.schema, t.Table.name, strconv.FormatInt(t.Begun, 10), t.ID}, ".")
+}
+
+// ParseToken reads what String wrote.
+func ParseToken(s string) (t Token, ok bool) {
+	parts := strings.Split(s, ".")
+	if len(parts) != 4 || !validUUID(parts[3]) {
+		return Token{}, false
+	}
+	table, ok := ParseTable(parts[0] + "." + parts[1])
+	begun, err := strconv.ParseInt(parts[2], 10, 64)
+	return Token{Table: table, ID: parts[3], Begun: begun}, ok && err == nil
+}
+
+// validUUID reports whether s can be put between quotes: it may come from a program that has kept it.
+func validUUID(s string) bool {
+	return len(s) == 36 && strings.Trim(s, "0123456789abcdef-") == ""
+}
