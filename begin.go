@@ -15,7 +15,7 @@ import (
 type txWishes struct {
 	name   string
 	check  CommitCheck // 0: that of the core
-	verify func(context.Context, Querier) (bool, error)
+	verify bool        // TxOptions.Verify will be asked where the server cannot tell
 }
 
 // txFacts is what can be asked about a transaction whose COMMIT is lost.

@@ -36,17 +36,12 @@ func (c *core) settleLost(ctx context.Context, conn *pgx.Conn, l *link, query st
 	unknown := facts.unknown(cause)
 	ctx, cancel := c.checkContext(ctx)
 	defer cancel()
-	var verify func(context.Context) (bool, error)
-	if w := facts.wishes.verify; w != nil && err == nil {
-		verify = func(ctx context.Context) (bool, error) { return asker.verify(ctx, w) }
-	}
-	switch asker.check(ctx, unknown, facts.wishes.name, verify) {
+	switch asker.check(ctx, unknown, facts.wishes) {
 	case outcome.Committed:
 		return verdictCommitted, nil
 	case outcome.NotApplied:
 		return verdictNotApplied, &notAppliedError{why: "asked about it, the server says so", err: cause}
 	}
-	asker.tellUnknown(ctx, unknown)
 	return verdictUnknown, unknown
 }
 
@@ -165,14 +160,14 @@ func (e *CommitUnknownError) question(keep time.Duration) *outcome.Question {
 	return q
 }
 
-// check finds out what became of the transaction of unknown, completes unknown, and tells hooks and telemetry. verify, if
-// not nil, is asked where the server cannot tell, but not while the transaction is in progress.
-func (c *core) check(ctx context.Context, unknown *CommitUnknownError, name string, verify func(context.Context) (bool, error)) outcome.Verdict {
+// check finds out what became of the transaction of unknown, completes unknown, and tells hooks and telemetry, unless the
+// caller's own check will be asked, which then is to tell.
+func (c *core) check(ctx context.Context, unknown *CommitUnknownError, w txWishes) outcome.Verdict {
 	began := time.Now()
-	op, ctx, _ := c.start(ctx, metrics.OpCommitCheck, name, false) // the breaker is not asked
+	op, ctx, _ := c.start(ctx, metrics.OpCommitCheck, w.name, false) // the breaker is not asked
 	returned := false
 	defer func() {
-		if !returned {
+		if !returned { // a hook of connecting panicked
 			op.panicked(ctx, try{})
 		}
 	}()
@@ -181,49 +176,38 @@ func (c *core) check(ctx context.Context, unknown *CommitUnknownError, name stri
 	if q != nil {
 		answer = c.resolver.Resolve(ctx, q)
 	}
-	if answer.Verdict == outcome.Unknown && verify != nil && (q == nil || answer.Over) {
-		answer.Verdict, answer.Err = verified(verify(ctx))
-	}
 	returned = true
 	unknown.Reason, unknown.Asked, unknown.asking = answer.Reason, unknown.Asked+answer.Asked, answer.Err
-	word := answer.Verdict.String()
+	unknown.askedFor = time.Since(began)
 	op.attempts = answer.Asked
-	op.span.CommitChecked(word, answer.Asked, answer.Fenced)
+	op.span.CommitChecked(answer.Verdict.String(), answer.Asked, answer.Fenced)
 	if answer.Verdict == outcome.Unknown {
 		op.endStopped(ctx, unknown, "commit_unknown")
 	} else {
 		op.end(ctx, nil)
 	}
-	c.rec.CommitCheck(ctx, word)
-	if hook := c.set.hooks.CommitChecked; hook != nil {
-		hook(ctx, CommitCheckInfo{
-			Name: name, Outcome: word, Asked: answer.Asked, Fenced: answer.Fenced, Elapsed: time.Since(began), Err: unknown.Err,
-		})
-	}
-	if answer.Unreplicated {
-		c.tellUnreplicated(ctx, nil)
+	unknown.untold = w.verify && answer.Verdict == outcome.Unknown && (q == nil || answer.Over)
+	if !unknown.untold {
+		c.tellChecked(ctx, unknown, w.name, answer)
 	}
 	return answer.Verdict
 }
 
-// verify asks the caller's own check, over a connection of its own.
-func (c *core) verify(ctx context.Context, verify func(context.Context, Querier) (bool, error)) (committed bool, err error) {
-	conn, err := c.openPrimary(ctx)
-	if err != nil {
-		return false, err
+// tellChecked tells what became of a COMMIT whose answer was lost.
+func (c *core) tellChecked(ctx context.Context, unknown *CommitUnknownError, name string, answer outcome.Answer) {
+	word := answer.Verdict.String()
+	c.rec.CommitCheck(ctx, word)
+	if hook := c.set.hooks.CommitChecked; hook != nil {
+		hook(ctx, CommitCheckInfo{
+			Name: name, Outcome: word, Asked: unknown.Asked, Fenced: answer.Fenced, Elapsed: unknown.askedFor, Err: unknown.Err,
+		})
 	}
-	defer closeGently(ctx, conn)
-	return verify(ctx, conn)
-}
-
-func verified(committed bool, err error) (outcome.Verdict, error) {
-	switch {
-	case err != nil:
-		return outcome.Unknown, fmt.Errorf("TxOptions.Verify: %w", err)
-	case committed:
-		return outcome.Committed, nil
+	if answer.Verdict == outcome.Unknown {
+		c.tellUnknown(ctx, unknown)
 	}
-	return outcome.NotApplied, nil
+	if answer.Unreplicated {
+		c.tellUnreplicated(ctx, nil)
+	}
 }
 
 // tellUnreplicated tells of a transaction that committed although the wait for its synchronous standbys was ended.

@@ -75,7 +75,7 @@ func (c *core) resolveAgain(ctx context.Context, unknown *CommitUnknownError) (c
 	}
 	ctx, cancel := c.checkContext(ctx)
 	defer cancel()
-	switch c.check(ctx, &again, "", nil) {
+	switch c.check(ctx, &again, txWishes{}) {
 	case outcome.Committed:
 		return true, nil
 	case outcome.NotApplied:

@@ -4,6 +4,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/retrypg/retrypg/policy"
 )
@@ -38,7 +39,9 @@ type CommitUnknownError struct {
 	// Asked is how often the server was asked.
 	Asked int
 
-	asking error // why asking failed
+	asking   error         // why asking failed
+	untold   bool          // hooks and telemetry wait for TxOptions.Verify
+	askedFor time.Duration // how long the server was asked
 }
 
 // Error says what is known and what to do.

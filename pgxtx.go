@@ -21,7 +21,6 @@ type pgxTx struct {
 	pooled *pgxpool.Conn                       // to be given back; nil where the connection is the caller's
 	fn     func(context.Context, pgx.Tx) error // of WithPgxTx
 	wishes txWishes
-	db     any // what it was begun on
 
 	commitQuery string // of pgx.TxOptions; empty means commit
 	ending
@@ -54,7 +53,7 @@ func (t *pgxTx) begin(ctx context.Context, db PgxTxBeginner, o pgx.TxOptions) er
 		_ = tx.Rollback(ctx) // the error below says why
 		return policy.Permanent(errForeignLedger)
 	}
-	t.Tx, t.conn, t.db = tx, tx.Conn(), db
+	t.Tx, t.conn = tx, tx.Conn()
 	if t.conn != nil {
 		t.link = ensureLink(t.conn.PgConn())
 		t.link.txErr, t.link.ended = nil, false // the rest belongs to the Pool that may be below
@@ -177,7 +176,7 @@ func (t *pgxTx) state() txState {
 func (t *pgxTx) commit(ctx context.Context) (v verdict, err error) {
 	defer func() { t.end(v) }()
 	if t.own == nil {
-		return foreignVerdict(ctx, t.core, t.Tx.Commit(ctx), t.wishes, t.db)
+		return foreignVerdict(ctx, t.core, t.Tx.Commit(ctx), t.wishes)
 	}
 	return settle(ctx, t.core, t.conn, t.link, orDefault(t.commitQuery, plainCommit))
 }

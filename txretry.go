@@ -45,7 +45,7 @@ type TxOptions struct {
 }
 
 func (o *TxOptions) wishes() txWishes {
-	return txWishes{name: o.Name, check: o.Commit, verify: o.Verify}
+	return txWishes{name: o.Name, check: o.Commit, verify: o.Verify != nil}
 }
 
 // AttemptFromContext returns the number, from 1, of the attempt that runs the closure of WithTx whose context this is,
@@ -100,7 +100,7 @@ func (c *core) transact(ctx context.Context, db any, opts TxOptions, begin begin
 		return err
 	}
 	err = c.repeat(ctx, &op, retrier, func(ctx context.Context) error {
-		return c.attempt(ctx, db, op.attempts, begin)
+		return c.attempt(ctx, db, opts, op.attempts, begin)
 	})
 	op.end(ctx, err)
 	return err
@@ -166,7 +166,7 @@ func (c *core) retrierFor(opts TxOptions) (*policy.Retrier, error) {
 
 // attempt runs the transaction once. Whatever happens, the connection is given back before it returns, so that nobody
 // waits with a transaction open. An error that must not lead to another attempt is marked with policy.Permanent.
-func (c *core) attempt(ctx context.Context, db any, number int, begin begin) (err error) {
+func (c *core) attempt(ctx context.Context, db any, opts TxOptions, number int, begin begin) (err error) {
 	scope := &txScope{core: c, db: db, attempt: number, outer: scopeFrom(ctx)}
 	tx, err := begin(ctx, scope)
 	if err != nil {
@@ -189,7 +189,7 @@ func (c *core) attempt(ctx context.Context, db any, number int, begin begin) (er
 	}
 	open = false
 	if err == nil && !st.ended {
-		err = c.commit(ctx, tx)
+		err = c.commit(ctx, db, opts, tx)
 	} else {
 		err = c.abandon(ctx, tx, st, err)
 	}
@@ -200,8 +200,11 @@ func (c *core) attempt(ctx context.Context, db any, number int, begin begin) (er
 }
 
 // commit commits and gives the connection back.
-func (c *core) commit(ctx context.Context, tx transaction) error {
+func (c *core) commit(ctx context.Context, db any, opts TxOptions, tx transaction) error {
 	v, err := tx.commit(ctx)
+	if v == verdictUnknown && opts.Verify != nil {
+		v, err = c.verifyCommit(ctx, db, opts, err)
+	}
 	switch {
 	case v == verdictUnknown, errors.Is(err, ErrTxEnded):
 		return policy.Permanent(err)

@@ -7,9 +7,6 @@ import (
 	"errors"
 	"reflect"
 
-	"github.com/jackc/pgx/v5"
-
-	"github.com/retrypg/retrypg/internal/outcome"
 	"github.com/retrypg/retrypg/policy"
 )
 
@@ -113,7 +110,6 @@ func coreOf(ctx context.Context, db any) (*core, error) {
 // sqlTx is an attempt over database/sql.
 type sqlTx struct {
 	core   *core
-	db     TxBeginner
 	tx     *sql.Tx
 	record *txRecord
 	fn     func(context.Context, *sql.Tx) error
@@ -133,7 +129,7 @@ func beginSQL(c *core, db TxBeginner, opts TxOptions, fn func(context.Context, *
 		default:
 			return nil, err
 		}
-		t := &sqlTx{core: c, db: db, tx: tx, record: record, fn: fn}
+		t := &sqlTx{core: c, tx: tx, record: record, fn: fn}
 		if opts.Commit == Ledger && record.session == nil {
 			t.abandon(ctx)
 			return nil, policy.Permanent(errForeignLedger)
@@ -162,7 +158,7 @@ func (t *sqlTx) commit(ctx context.Context) (verdict, error) {
 	defer t.record.lock()()
 	switch {
 	case t.record.session == nil:
-		return foreignVerdict(ctx, t.core, err, t.record.wishes, t.db)
+		return foreignVerdict(ctx, t.core, err, t.record.wishes)
 	case t.record.verdict != verdictNone:
 		return t.record.verdict, err
 	}
@@ -180,32 +176,9 @@ func (t *sqlTx) abandon(ctx context.Context) (ended bool) {
 
 var errForeignLedger = errors.New("retrypg: TxOptions.Commit is Ledger, which needs a database of retrypg's own driver, a retrypg.Pool or one of pgx's pools and connections")
 
-// foreignVerify asks the caller's own check through the database that the transaction was begun on.
-func foreignVerify(ctx context.Context, db any, verify func(context.Context, Querier) (bool, error)) (bool, error) {
-	switch db := db.(type) {
-	case Querier:
-		return verify(ctx, db)
-	case rowQuerier:
-		return verify(ctx, sqlQuerier{db})
-	}
-	return false, errors.New("the database has neither QueryRow nor QueryRowContext")
-}
-
-// rowQuerier is what *sql.DB and *sql.Conn are.
-type rowQuerier interface {
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}
-
-// sqlQuerier is a Querier over database/sql.
-type sqlQuerier struct{ db rowQuerier }
-
-func (q sqlQuerier) QueryRow(ctx context.Context, query string, args ...any) pgx.Row {
-	return q.db.QueryRowContext(ctx, query, args...)
-}
-
 // foreignVerdict judges the error of another driver's COMMIT. Only an answer of the server proves anything: a driver's
 // own words about a broken connection do not, whatever they say of being safe to retry.
-func foreignVerdict(ctx context.Context, c *core, err error, w txWishes, db any) (verdict, error) {
+func foreignVerdict(ctx context.Context, c *core, err error, w txWishes) (verdict, error) {
 	switch {
 	case err == nil:
 		return verdictCommitted, nil
@@ -222,18 +195,6 @@ func foreignVerdict(ctx context.Context, c *core, err error, w txWishes, db any)
 		return verdictNotApplied, err
 	}
 	unknown := &CommitUnknownError{Err: err, Check: NoCheck, Reason: muteForeign}
-	var verify func(context.Context) (bool, error)
-	if w.verify != nil {
-		verify = func(ctx context.Context) (bool, error) { return foreignVerify(ctx, db, w.verify) }
-	}
-	ctx, cancel := c.checkContext(ctx)
-	defer cancel()
-	switch c.check(ctx, unknown, w.name, verify) {
-	case outcome.Committed:
-		return verdictCommitted, nil
-	case outcome.NotApplied:
-		return verdictNotApplied, &notAppliedError{why: "asked about it, TxOptions.Verify says so", err: err}
-	}
-	c.tellUnknown(ctx, unknown)
+	c.check(ctx, unknown, w)
 	return verdictUnknown, unknown
 }

@@ -22,8 +22,8 @@ const sleepAtCommit = `create function nap() returns trigger language plpgsql as
 // committing is a transaction that has inserted one row and is about to commit.
 type committing struct {
 	*scene
-	db       *sql.DB
-	tx       *sql.Tx
+	db *sql.DB
+	tx *sql.Tx
 	// Calls of the hooks of these names.
 	unknowns, checks, unreplicated atomic.Int32
 }
