@@ -7,6 +7,8 @@ GO          ?= go
 TESTFLAGS   ?=
 # The PostgreSQL major versions of test-matrix.
 PG_VERSIONS ?= 15 16 17 18
+# How long soak runs.
+SOAK        ?= 10m
 # Seconds that all fuzz functions share.
 FUZZTIME    ?= 60
 
@@ -16,7 +18,7 @@ BIN  = .cache/bin
 # The directories of all modules in go.work.
 MODULES = $$($(GO) list -m -f '{{.Dir}}')
 
-.PHONY: help demo test test-short test-docker test-matrix fuzz lint fmt generate generate-check cross compose-check \
+.PHONY: help demo test test-short test-docker test-matrix soak bench-commit fuzz lint fmt generate generate-check cross compose-check \
 	cover tidy clean
 
 help: ## list the targets
@@ -42,6 +44,12 @@ test-matrix: ## make test with each supported PostgreSQL
 		echo "PostgreSQL $$version"; \
 		RETRYPG_PG_VERSION=$$version $(TEST) -race -count=1 -timeout 6m $(TESTFLAGS) work || exit; \
 	done
+
+soak: ## random faults under load for SOAK, both commit checks; -soak.seed=N in TESTFLAGS repeats a run
+	@cd integration && $(GO) test -race -count=1 -v -timeout 0 $(TESTFLAGS) ./soak -soak.for=$(SOAK)
+
+bench-commit: ## what a transaction costs more than through pgx alone, as ratios of one run
+	@cd integration && $(GO) test -run '^$$' -bench . -benchtime 10000x ./cost
 
 fuzz: ## all fuzz functions, for FUZZTIME seconds in all
 	@GO='$(GO)' sh tools/fuzz $(FUZZTIME)
