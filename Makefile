@@ -18,7 +18,7 @@ BIN  = .cache/bin
 # The directories of all modules in go.work.
 MODULES = $$($(GO) list -m -f '{{.Dir}}')
 
-.PHONY: help demo test test-short test-docker test-matrix soak bench-commit fuzz lint fmt generate generate-check cross compose-check \
+.PHONY: help demo test test-short test-docker test-pgbouncer test-matrix soak bench-commit fuzz lint fmt generate generate-check cross compose-check \
 	cover tidy clean
 
 help: ## list the targets
@@ -38,6 +38,9 @@ test-docker: ## the container tests; sets up an engine and an image where there 
 	@mkdir -p $(BIN)
 	@$(GO) build -o $(BIN)/docker-engine ./integration/docker/engine
 	@GO='$(GO)' $(BIN)/docker-engine sh tools/gotest -tags docker -race -count=1 -timeout 8m $(TESTFLAGS) ./integration/docker/...
+
+test-pgbouncer: ## commits through a real PgBouncer, which must be installed
+	@$(TEST) -tags pgbouncer -race -count=1 -timeout 5m $(TESTFLAGS) ./integration/pgbouncer/...
 
 test-matrix: ## make test with each supported PostgreSQL
 	@for version in $(PG_VERSIONS); do \
