@@ -86,7 +86,7 @@ func (s pgServer) askToken(ctx context.Context, q *Question) (r reply, err error
 	v, known := VersionOf(s.pc), q.Server.Known()
 	// READ COMMITTED: at a higher level a conflict with a later commit is an error.
 	sql := "begin isolation level read committed read write; set local lock_timeout = " + strconv.Itoa(claimWait) +
-		"; select (extract(epoch from now()) * 1000000)::bigint - " + strconv.FormatInt(q.Token.Begun, 10)
+		"; select (extract(epoch from pg_catalog.now()) * 1000000)::bigint - " + strconv.FormatInt(q.Token.Begun, 10)
 	if known {
 		sql += ", " + v.identity()
 	}

@@ -55,7 +55,7 @@ func (t Table) claim(token Token) string {
 func (t Table) CleanUp(keep time.Duration, limit int) string {
 	name := t.String()
 	return "delete from " + name + " where (begun, token) in (select begun, token from " + name +
-		" where begun < (extract(epoch from now()) * 1000000)::bigint - " + strconv.FormatInt(keep.Microseconds(), 10) +
+		" where begun < (extract(epoch from pg_catalog.now()) * 1000000)::bigint - " + strconv.FormatInt(keep.Microseconds(), 10) +
 		" order by begun, token limit " + strconv.Itoa(limit) + " for update skip locked)"
 }
 
