@@ -1,6 +1,7 @@
 package retrypg
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -40,5 +41,55 @@ func FuzzATextOfWhichAPartEndsTheTransactionMayEndIt(f *testing.F) {
 			require.True(t, mayEndTransaction(before+";commit"), "%q", before)
 		}
 		_ = mayEndTransaction(before)
+	})
+}
+
+func TestTextsThatMaySwitchTransactionsAreSeen(t *testing.T) {
+	for _, sql := range []string{
+		"commit; begin", "COMMIT ; insert into t values (1)", "insert into t values (1); rollback; begin", "end and chain",
+		"/* a */ commit and chain", "-- a\nROLLBACK  AND\nCHAIN", "abort and chain;", "begin; commit; begin", "select 1; prepare transaction 'x'; begin",
+		"select 'a;b'; commit", "$$ not read for certain ; commit",
+	} {
+		require.True(t, maySwitchTransaction(sql), sql)
+	}
+	for _, sql := range []string{
+		"", "select 1", "select 1;", "select 1 ; \n", "insert into t values ('commit; begin')", "update chain set commit = 1", "commit", "rollback",
+		"savepoint a", "select 1; select 2", "release savepoint commit_chain", "insert into chain values ('end')",
+	} {
+		require.False(t, maySwitchTransaction(sql), sql)
+	}
+}
+
+func TestTextsThatMayMakeATransactionReadWriteAreSeen(t *testing.T) {
+	for _, sql := range []string{
+		"set transaction read write", "SET LOCAL transaction_read_only = off", "/* a */ set transaction isolation level serializable, READ WRITE",
+		"select 1; set transaction read write", "set session characteristics as transaction read write",
+	} {
+		require.True(t, mayWrite(sql), sql)
+	}
+	for _, sql := range []string{"select 'read write'", "set local statement_timeout = 5", "select read_only from t", "show transaction_read_only"} {
+		require.False(t, mayWrite(sql), sql)
+	}
+}
+
+func FuzzTextsThatEndATransactionInTheMiddleAreSeen(f *testing.F) {
+	f.Add("select 1", "begin")
+	f.Add("select 'it''s'", "insert into t values (1)")
+	f.Add("/* ; */ select $a$;$a$", "select 2")
+	f.Fuzz(func(t *testing.T, before, after string) {
+		_ = maySwitchTransaction(before)
+		_ = mayWrite(before)
+		text := sqlText{s: before}
+		for text.i < len(text.s) {
+			if text.s[text.i] == ';' {
+				text.i++
+			} else if !text.skipToken() {
+				return // it cannot be read for certain
+			}
+		}
+		if strings.Trim(after, "; \t\r\n\f") == "" {
+			return
+		}
+		require.True(t, maySwitchTransaction(before+"\n; commit; "+after), "%q, %q", before, after)
 	})
 }
