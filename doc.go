@@ -25,8 +25,8 @@
 // # What is never repeated
 //
 //   - A statement that may have run: it was sent, and the connection broke before the answer.
-//   - A transaction whose COMMIT was sent, unless the answer says that it was rolled back. Without an answer, or with one
-//     that says neither, the error matches [ErrCommitUnknown].
+//   - A transaction whose COMMIT was sent, unless it was certainly not applied: the answer says so or, without an answer,
+//     the server that is asked afterwards. Where it cannot tell, the error matches [ErrCommitUnknown].
 //   - A query that has delivered a row.
 //   - CALL, DO, COPY, anything CONCURRENTLY, VACUUM and other utility commands, text with more than one statement, and any
 //     text of which that cannot be told for certain: parts of these may have been committed. Nor a statement with a
@@ -78,11 +78,29 @@
 // # Transactions
 //
 // [WithTx] returns nil if and only if the transaction committed, once. Its error says that it was not applied, unless it
-// matches [ErrCommitUnknown] (COMMIT was sent and its answer lost) or [ErrTxEnded] (the closure ended it itself, by Commit
+// matches [ErrCommitUnknown] (COMMIT was sent, its answer lost, and the server cannot tell) or [ErrTxEnded] (the closure ended it itself, by Commit
 // or Rollback or by such a statement). The closure may run several times: it must work on its transaction only, set what it
 // captures anew each time, and wrap errors of statements with %w if at all. What no rollback takes back is repeated with
 // it: values of sequences, session advisory locks, calls to other services. After ErrCommitUnknown the server may still be
 // committing for a while: a look for the effect that comes at once may miss it.
+//
+// # Lost COMMITs
+//
+// When the answer to COMMIT is lost, or the context ends while it is awaited, a primary is asked what became of the
+// transaction, over one connection for all that are asked about at the time, beyond the limit of the pool. That takes
+// milliseconds where the server is there. It is bounded by the context, but 3 s are taken also where that ends sooner, and by
+// retry_commit_check_max_elapsed where it has no deadline. COMMIT of database/sql and of a [Pool] then returns nil, or an
+// error of which [Classify] says OutcomeRolledBack, or a [*CommitUnknownError]; [WithTx] runs again what was not applied.
+//
+// With [XID], the default, BEGIN of a read-write transaction reads the transaction's id in its own message, and each new
+// connection who its server is. pg_xact_status is believed only if the cluster, its timeline and its crash epoch are the
+// same as then: after a crash PostgreSQL hands out ids again that were not flushed. So "committed" after a crash or a
+// failover is unknown. With [Ledger] a token is written into a table, and nothing is unknown once a primary answers.
+// A transaction that is in progress although its connection is gone is waited for, and its server process terminated if it
+// is idle for 250 ms, as its COMMIT never arrived, or busy for half of the time that there is; not while it waits for a
+// synchronous standby. COMMIT is sent so that the end of its context does not cancel that wait.
+//
+// A transaction declared READ ONLY carries no question and is never unknown.
 //
 // The transaction of a handle that is not ours (another driver, a pool without ConfigurePool) is run with the default
 // settings and a retry budget for each *sql.DB and *pgxpool.Pool; single connections of others share one budget.

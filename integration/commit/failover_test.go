@@ -186,7 +186,7 @@ func TestStandbyThatAnswersFirstIsNotBelieved(t *testing.T) {
 				p.proxy.SetUpstream(p.primary.Addr())
 			}()
 			require.NoError(t, retrypg.WithTx(ctx, db, retrypg.TxOptions{}, insertOne("a")))
-			require.Equal(t, 1, items(t, p.primary, "a"))
+			require.Equal(t, 1, itemA(t, p.primary))
 		})
 	}
 }
@@ -219,7 +219,7 @@ func TestFormerPrimaryThatAnswersIsNotBelieved(t *testing.T) {
 			err := retrypg.WithTx(short, db, retrypg.TxOptions{}, insertOne("a"))
 			require.ErrorIs(t, err, retrypg.ErrCommitUnknown)
 			require.ErrorContains(t, err, "a former primary answered")
-			require.Equal(t, 1, items(t, p.standby, "a"))
+			require.Equal(t, 1, itemA(t, p.standby))
 
 			p.proxy.SetUpstream(p.standby.Addr())
 			var unknown *retrypg.CommitUnknownError

@@ -84,7 +84,7 @@ func TestCommitWhoseWaitForAStandbyIsEndedByTheServerIsCommittedAndMarked(t *tes
 				require.NoError(t, w.told())
 				require.EqualValues(t, 1, w.unreplicated.Load())
 				require.Zero(t, w.checks.Load(), "the server has told")
-				require.Equal(t, 1, items(t, w.server, "a"))
+				require.Equal(t, 1, itemA(t, w.server))
 			})
 		}
 	}
@@ -109,7 +109,7 @@ func TestContextThatEndsDoesNotEndTheWaitForAStandby(t *testing.T) {
 					require.ErrorContains(t, err, "still in progress")
 				}
 				require.Zero(t, w.proxy.Stats().Cancels, "requests to cancel")
-				require.Zero(t, items(t, w.server, "a"), "the wait goes on")
+				require.Zero(t, itemA(t, w.server), "the wait goes on")
 				require.NoError(t, w.server.WaitUntil(t.Context(), "exists (select from pg_stat_activity where application_name = 'waiting' and wait_event = 'SyncRep')"))
 				require.Zero(t, w.unreplicated.Load())
 

@@ -79,7 +79,7 @@ func TestIdThatWasUsedAgainAfterAFailoverIsUnknownAndNotCommitted(t *testing.T) 
 	require.ErrorIs(t, err, retrypg.ErrCommitUnknown)
 	require.ErrorContains(t, err, "there was a failover since")
 	require.Equal(t, 1, runs)
-	require.Zero(t, items(t, p.standby, "a"))
+	require.Zero(t, itemA(t, p.standby))
 	var unknown *retrypg.CommitUnknownError
 	require.ErrorAs(t, err, &unknown)
 	require.EqualValues(t, 1, unknown.Server.Timeline)
@@ -95,7 +95,7 @@ func TestLedgerTellsTheTruthWhereAnIdWasUsedAgain(t *testing.T) {
 	runs := 0
 	require.NoError(t, p.loseWithPrimary(db, "a", ledger, &runs))
 	require.Equal(t, 2, runs)
-	require.Equal(t, 1, items(t, p.standby, "a"))
+	require.Equal(t, 1, itemA(t, p.standby))
 }
 
 // TestVerifyIsAskedWhereAnIdMayHaveBeenUsedAgain, of the new primary.
@@ -111,5 +111,5 @@ func TestVerifyIsAskedWhereAnIdMayHaveBeenUsedAgain(t *testing.T) {
 		},
 	}, &runs))
 	require.Equal(t, []int{2, 1}, []int{runs, asked})
-	require.Equal(t, 1, items(t, p.standby, "a"))
+	require.Equal(t, 1, itemA(t, p.standby))
 }
