@@ -190,6 +190,10 @@ func (c *core) beginToken(ctx context.Context, conn *pgx.Conn, l *link, o pgx.Tx
 		if l.halfBegun(ctx, conn) {
 			_ = rollback(ctx, conn) // err says more
 		}
+		if SQLState(err) == readOnlyTransaction && !l.recovering() && !conn.IsClosed() {
+			l.tx.readOnly, l.tx.begun = true, outcome.Begun{} // by default_transaction_read_only
+			return beginPlainly(ctx, conn, o)
+		}
 		if code := SQLState(err); code == insufficientPrivilege || code == undefinedSchema {
 			return fmt.Errorf("retrypg: writing to the ledger of commits: %w (the role needs INSERT, SELECT and DELETE on it; the table is made by: %s)", err, c.ledger.Create())
 		}

@@ -109,8 +109,8 @@ func (c *core) openPrimary(ctx context.Context) (conn *pgx.Conn, err error) {
 	return conn, nil
 }
 
-// checkContext returns the context of a check: bounded by ctx, but not by less than minCommitCheck, and bounded by the
-// settings where ctx has no deadline.
+// checkContext returns the context of a check: bounded by ctx and by Close, but not by less than minCommitCheck, and
+// bounded by the settings where ctx has no deadline.
 func (c *core) checkContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	least := time.Now().Add(minCommitCheck)
 	deadline := time.Now().Add(max(c.set.commitCheckMaxElapsed, minCommitCheck))
@@ -121,11 +121,13 @@ func (c *core) checkContext(ctx context.Context) (context.Context, context.Cance
 		deadline = least
 	}
 	check, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
-	stop := context.AfterFunc(ctx, func() { // cancelled meanwhile, or at its deadline
+	hurry := func() {
 		timer := time.AfterFunc(time.Until(least), cancel)
 		context.AfterFunc(check, func() { timer.Stop() })
-	})
-	return check, func() { stop(); cancel() }
+	}
+	stop := context.AfterFunc(ctx, hurry) // cancelled meanwhile, or at its deadline
+	stopClose := context.AfterFunc(c.ctx, hurry)
+	return check, func() { stop(); stopClose(); cancel() }
 }
 
 // unknown is what is known of a transaction before the server is asked about it.

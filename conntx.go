@@ -90,6 +90,9 @@ func (t *connTx) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 	}
 	for _, q := range b.QueuedQueries {
 		t.link.sending(q.SQL)
+		if mayEndTransaction(q.SQL) { // and another query of the batch may begin one
+			t.link.tx.switched = true
+		}
 	}
 	return t.conn.SendBatch(ctx, b)
 }

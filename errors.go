@@ -23,7 +23,8 @@ var ErrCommitUnknown = errors.New("commit outcome unknown")
 // CommitUnknownError says that the connection was lost, or the context ended, between sending COMMIT and its answer.
 // It matches ErrCommitUnknown, and unwraps to what ended the wait.
 type CommitUnknownError struct {
-	// Err is what came in place of the answer to COMMIT: a lost connection, a context's end, a pooler's message.
+	// Err is what came in place of the answer to COMMIT: a lost connection, a context's end, a pooler's message. It may be
+	// nil in an error that a program has made from the other fields, for ResolveCommit.
 	Err error
 	// Check is how the outcome was asked for.
 	Check CommitCheck
@@ -46,7 +47,10 @@ type CommitUnknownError struct {
 
 // Error says what is known and what to do.
 func (e *CommitUnknownError) Error() string {
-	s := fmt.Sprintf("commit outcome unknown: COMMIT was sent and no answer came (%v)", e.Err)
+	s := "commit outcome unknown: COMMIT was sent and no answer came"
+	if e.Err != nil {
+		s += fmt.Sprintf(" (%v)", e.Err)
+	}
 	if e.Reason != "" {
 		s += "; " + e.Reason
 	}

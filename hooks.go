@@ -11,8 +11,8 @@ import (
 
 // Hooks are functions that are called as things happen, each of which may be nil. They run on the goroutine of the
 // operation, never under a lock, and must not block; they may be called concurrently. A panic of one goes on to the caller
-// of the operation; where database/sql connects on a goroutine of its own, nobody can recover from it. The struct grows
-// over time: use field names.
+// of the operation; where database/sql connects on a goroutine of its own, nobody can recover from it, and a panic within its
+// Commit costs it a connection. The struct grows over time: use field names.
 type Hooks struct {
 	// Backoff is called after an attempt failed and before the wait for the next one, so not after the last attempt. Of
 	// the callers that wait for a server it is called by the one that tries for all.

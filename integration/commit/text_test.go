@@ -164,6 +164,38 @@ func TestTextThatSwitchesTransactionsIsNeverToldWrong(t *testing.T) {
 	}
 }
 
+// TestBatchThatSwitchesTransactionsIsNeverToldWrong: its texts come one by one, and are sent together.
+func TestBatchThatSwitchesTransactionsIsNeverToldWrong(t *testing.T) {
+	s := newScene(t)
+	ctx := t.Context()
+	pool := openPool(t, s.dsn, retrypg.Hooks{})
+	tx, err := pool.Begin(ctx)
+	require.NoError(t, err)
+	b := &pgx.Batch{}
+	for _, text := range []string{"insert into item values ('first')", "commit", "begin", "insert into item values ('second')"} {
+		b.Queue(text)
+	}
+	require.NoError(t, tx.SendBatch(ctx, b).Close())
+	s.proxy.OnMessage(pgtest.Sending("commit"), pgtest.CutBefore(pgtest.Both, pgtest.FIN))
+	require.ErrorIs(t, tx.Commit(ctx), retrypg.ErrCommitUnknown)
+	require.Equal(t, []int{1, 0}, []int{s.items("first"), s.items("second")})
+}
+
+// TestTransactionThatIsReadOnlyByDefaultNeedsNoToken, and could not write one.
+func TestTransactionThatIsReadOnlyByDefaultNeedsNoToken(t *testing.T) {
+	s := newScene(t)
+	db := openDB(t, withKey(s.dsn, "default_transaction_read_only", "on"), retrypg.Hooks{}, retrypg.WithCommitCheck(retrypg.Ledger))
+	_, err := s.admin.Exec(t.Context(), `create table public.retrypg_ledger (begun bigint not null default 0, token uuid not null, primary key (begun, token))`)
+	require.NoError(t, err)
+	s.proxy.OnMessage(pgtest.Sending("commit"), pgtest.CutBefore(pgtest.Both, pgtest.FIN))
+	runs := 0
+	require.NoError(t, retrypg.WithTx(t.Context(), db, retrypg.TxOptions{}, func(ctx context.Context, tx *sql.Tx) error {
+		runs++
+		return tx.QueryRowContext(ctx, "select 1").Scan(new(int))
+	}))
+	require.Equal(t, 2, runs)
+}
+
 // begin begins a transaction over database/sql or pgx.
 func (s *scene) begin(overPgx bool, check retrypg.CommitCheck) (exec func(string), commit func(context.Context) error) {
 	s.t.Helper()
