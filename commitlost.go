@@ -89,9 +89,11 @@ func primaryDialer(cfg *pgx.ConnConfig, before func(context.Context, *pgx.ConnCo
 	}
 }
 
-// toPrimary returns a copy of cfg for a connection to a primary, whatever role cfg asks for.
+// toPrimary returns a copy of cfg for a connection to a primary, whatever role cfg asks for. One attempt at one host is
+// bounded, also where cfg is another's.
 func toPrimary(cfg *pgx.ConnConfig) *pgx.ConnConfig {
 	cfg = cfg.Copy()
+	cfg.ConnectTimeout = orDefault(cfg.ConnectTimeout, DefaultConnectTimeout)
 	cfg.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary
 	return cfg
 }

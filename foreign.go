@@ -7,6 +7,7 @@ import (
 	"sync"
 	"weak"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -20,31 +21,26 @@ var sharedForeignCore = sync.OnceValues(newForeignCore)
 // outage of one database must not use up the retries of another.
 var handles sync.Map
 
-// handleCore returns the core that belongs to h as long as h lives. It is given by find, or made where that returns nil.
-func handleCore[T any](h *T, find func() (*core, error)) (*core, error) {
+// handleCore returns the core that belongs to h as long as h lives. It is what find gives; own says that it was made for h,
+// and is to be closed when h is gone.
+func handleCore[T any](h *T, find func() (c *core, own bool, err error)) (*core, error) {
 	key := weak.Make(h)
 	if c, ok := handles.Load(key); ok {
 		return c.(*core), nil
 	}
-	c, err := find()
+	c, own, err := find()
 	if err != nil {
 		return nil, err
 	}
-	made := c == nil
-	if made {
-		if c, err = newForeignCore(); err != nil {
-			return nil, err
-		}
-	}
 	if other, loaded := handles.LoadOrStore(key, c); loaded {
-		if made {
+		if own {
 			_ = c.close() // it was never used
 		}
 		return other.(*core), nil
 	}
 	runtime.AddCleanup(h, func(key weak.Pointer[T]) {
 		handles.Delete(key)
-		if made {
+		if own {
 			_ = c.close() // unregisters telemetry, whose error nobody could act upon
 		}
 	}, key)
@@ -53,25 +49,45 @@ func handleCore[T any](h *T, find func() (*core, error)) (*core, error) {
 
 // foreignDB returns the core of a *sql.DB of another driver.
 func foreignDB(db *sql.DB) (*core, error) {
-	return handleCore(db, func() (*core, error) { return nil, nil })
+	return handleCore(db, func() (*core, bool, error) {
+		c, err := newForeignCore()
+		return c, true, err
+	})
 }
 
 // foreignPool returns the core of a *pgxpool.Pool: that of ConfigurePool, if the pool was made with it, which a
-// connection tells.
+// connection tells, or one that asks about commits over connections made as the pool makes its own.
 func foreignPool(ctx context.Context, pool *pgxpool.Pool) (*core, error) {
-	c, err := handleCore(pool, func() (*core, error) {
+	c, err := handleCore(pool, func() (*core, bool, error) {
 		conn, err := pool.Acquire(ctx)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		defer conn.Release()
-		if l := linkOf(conn.Conn().PgConn()); l != nil {
-			return l.core, nil
+		if l := linkOf(conn.Conn().PgConn()); l != nil && l.core != nil {
+			return l.core, false, nil
 		}
-		return nil, nil
+		c, err := newForeignCore()
+		if err == nil {
+			c.dialWith(poolDialer(weak.Make(pool)))
+		}
+		return c, true, err
 	})
 	if err != nil {
 		return sharedForeignCore() // the attempts of the transaction will tell about the server
 	}
 	return c, nil
+}
+
+// poolDialer connects to a primary as the pool connects, hooks included. It does not keep the pool: the hooks of its
+// configuration may lead back to it.
+func poolDialer(pool weak.Pointer[pgxpool.Pool]) func(context.Context) (*pgx.Conn, error) {
+	return func(ctx context.Context) (*pgx.Conn, error) {
+		p := pool.Value()
+		if p == nil {
+			return nil, ErrClosed
+		}
+		cfg := p.Config()
+		return primaryDialer(cfg.ConnConfig, cfg.BeforeConnect, cfg.AfterConnect)(ctx)
+	}
 }
