@@ -74,12 +74,16 @@ func maySwitchTransaction(sql string) bool {
 	return t.skipBlank() && endsTransaction(t.word()) && strings.Contains(strings.ToLower(sql[t.i:]), "chain")
 }
 
-// mayWrite reports whether sql may be what makes a READ ONLY transaction read-write: PostgreSQL allows that as the very
-// first statement.
+// mayWrite reports whether sql may be what makes a READ ONLY transaction read-write: PostgreSQL allows that before the first
+// query, by SET, and by a BEGIN with a mode of its own, which it otherwise only warns about.
 func mayWrite(sql string) bool {
 	t := sqlText{s: sql}
-	if strings.IndexByte(sql, ';') < 0 && t.skipBlank() && !strings.EqualFold(t.word(), "set") {
-		return false
+	if strings.IndexByte(sql, ';') < 0 && t.skipBlank() {
+		switch strings.ToLower(t.word()) {
+		case "set", "begin", "start":
+		default:
+			return false
+		}
 	}
 	lower := strings.ToLower(sql)
 	return strings.Contains(lower, "write") || strings.Contains(lower, "read_only")

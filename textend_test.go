@@ -64,10 +64,11 @@ func TestTextsThatMayMakeATransactionReadWriteAreSeen(t *testing.T) {
 	for _, sql := range []string{
 		"set transaction read write", "SET LOCAL transaction_read_only = off", "/* a */ set transaction isolation level serializable, READ WRITE",
 		"select 1; set transaction read write", "set session characteristics as transaction read write",
+		"begin read write", "START TRANSACTION isolation level serializable, read write",
 	} {
 		require.True(t, mayWrite(sql), sql)
 	}
-	for _, sql := range []string{"select 'read write'", "set local statement_timeout = 5", "select read_only from t", "show transaction_read_only"} {
+	for _, sql := range []string{"select 'read write'", "set local statement_timeout = 5", "select read_only from t", "show transaction_read_only", "begin"} {
 		require.False(t, mayWrite(sql), sql)
 	}
 }

@@ -74,15 +74,19 @@ func TestReadOnlyTransactionCarriesNoQuestionAndALostCommitOfItIsNotApplied(t *t
 func TestReadOnlyTransactionThatWasMadeReadWriteIsNotTakenForOne(t *testing.T) {
 	s := newScene(t)
 	db := openDB(t, s.dsn, retrypg.Hooks{})
-	tx, err := db.BeginTx(t.Context(), &sql.TxOptions{ReadOnly: true})
-	require.NoError(t, err)
-	_, err = tx.ExecContext(t.Context(), "set transaction read write")
-	require.NoError(t, err)
-	_, err = tx.ExecContext(t.Context(), insertItem, "a")
-	require.NoError(t, err)
-	s.proxy.OnMessage(pgtest.Reply("commit"), pgtest.CutBefore(pgtest.Both, pgtest.FIN))
-	require.ErrorIs(t, tx.Commit(), retrypg.ErrCommitUnknown)
-	require.Equal(t, 1, s.items("a"))
+	for _, text := range []string{
+		"set transaction read write", "/* now */ SET LOCAL transaction_read_only = off", "begin read write", "start transaction read write",
+	} {
+		tx, err := db.BeginTx(t.Context(), &sql.TxOptions{ReadOnly: true})
+		require.NoError(t, err)
+		_, err = tx.ExecContext(t.Context(), text)
+		require.NoError(t, err)
+		_, err = tx.ExecContext(t.Context(), insertItem, text)
+		require.NoError(t, err)
+		s.proxy.OnMessage(pgtest.Reply("commit"), pgtest.CutBefore(pgtest.Both, pgtest.FIN))
+		require.ErrorIs(t, tx.Commit(), retrypg.ErrCommitUnknown, text)
+		require.Equal(t, 1, s.items(text), text)
+	}
 }
 
 func TestBeginOfAReadWriteTransactionAndItsQuestionAreOneMessage(t *testing.T) {
