@@ -29,7 +29,7 @@ demo: ## the same load through plain pgx and through retrypg while a server fail
 
 # -count=1: the test cache does not see the server that a result depends on.
 test: ## all tests of all modules, race detector on, against a real PostgreSQL
-	@$(TEST) -race -count=1 -timeout 6m $(TESTFLAGS) work
+	@$(TEST) -race -count=1 -timeout 15m $(TESTFLAGS) work
 
 test-short: ## the tests that need no server
 	@$(TEST) -short $(TESTFLAGS) work
@@ -45,7 +45,7 @@ test-pgbouncer: ## commits through a real PgBouncer, which must be installed
 test-matrix: ## make test with each supported PostgreSQL
 	@for version in $(PG_VERSIONS); do \
 		echo "PostgreSQL $$version"; \
-		RETRYPG_PG_VERSION=$$version $(TEST) -race -count=1 -timeout 6m $(TESTFLAGS) work || exit; \
+		RETRYPG_PG_VERSION=$$version $(TEST) -race -count=1 -timeout 15m $(TESTFLAGS) work || exit; \
 	done
 
 soak: ## random faults under load for SOAK, both commit checks; -soak.seed=N in TESTFLAGS repeats a run

@@ -3,7 +3,6 @@ package retrypg
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -18,84 +17,132 @@ type txWishes struct {
 	verify bool        // TxOptions.Verify will be asked where the server cannot tell
 }
 
-// txFacts is what can be asked about a transaction whose COMMIT is lost.
+// txFacts is what is known of the open transaction, for its COMMIT.
 type txFacts struct {
 	wishes   txWishes
+	options  pgx.TxOptions  // that it was begun with
 	readOnly bool           // it was begun READ ONLY
+	late     bool           // it is asked before its COMMIT, not at its BEGIN
 	begun    outcome.Begun  // zero where nothing was read
 	token    *outcome.Token // of Ledger
 	mute     string         // why nothing can be asked; empty if something can
-	switched bool           // a text may have ended it and begun another
+	texts    textFacts
 }
 
 const (
-	muteOff     = "the commit check is off"
-	muteStandby = "it was begun on a hot standby"
-	muteServer  = "the server does not say who it is, or has no transaction ids to ask for"
-	muteQuery   = "it was begun with a query of the caller's own"
-	muteXID     = "its transaction id could not be read"
-	muteSwitch  = "a statement of the caller's may have ended it and begun another"
-	muteForeign = "its driver does not tell the transaction's id"
+	muteOff      = "the commit check is off"
+	muteReadOnly = "it was begun READ ONLY, and a statement of the caller's may have made it read-write"
+	muteStandby  = "it was begun on a hot standby"
+	muteServer   = "the server does not say who it is, or has no transaction ids to ask for"
+	muteQuery    = "it was begun with a query of the caller's own"
+	muteXID      = "its transaction id could not be read"
+	muteSwitch   = "a statement of the caller's may have ended it and begun another"
+	muteForeign  = "its driver does not tell the transaction's id"
 )
 
-// beginTx sends BEGIN, with the question for the transaction's id or its token behind it in the same message.
+// beginTx sends BEGIN, with the question for the transaction's id or its token behind it in the same message where no
+// statement of the transaction can notice that: any query takes the snapshot of a REPEATABLE READ or SERIALIZABLE
+// transaction, which the caller's first query is to take, after a LOCK TABLE say. Those are asked before their COMMIT.
 func (c *core) beginTx(ctx context.Context, conn *pgx.Conn, l *link, o pgx.TxOptions, w txWishes) error {
 	l.begin()
 	if w.check == 0 {
 		w.check = c.set.commitCheck
 	}
-	l.tx = txFacts{wishes: w, readOnly: o.AccessMode == pgx.ReadOnly}
+	l.tx = txFacts{wishes: w, options: o, readOnly: o.AccessMode == pgx.ReadOnly}
 	switch {
 	case o.BeginQuery != "":
 		l.tx.mute = muteQuery
 		_, err := conn.Exec(ctx, o.BeginQuery)
 		return err
-	case l.tx.readOnly, w.check == NoCheck:
+	case l.tx.readOnly:
+		l.tx.mute = muteReadOnly
+		return l.beginPlainly(ctx, conn)
+	case w.check == NoCheck:
 		l.tx.mute = muteOff
-		return beginPlainly(ctx, conn, o)
+		return l.beginPlainly(ctx, conn)
 	}
 	if err := l.identify(ctx, conn); err != nil {
 		return err
 	}
+	if w.check != Ledger {
+		switch {
+		case l.onStandby():
+			l.tx.mute = muteStandby
+			return l.beginPlainly(ctx, conn)
+		case !l.server.Known():
+			l.tx.mute = muteServer
+			return l.beginPlainly(ctx, conn)
+		}
+	}
+	if keepsSnapshot(o.IsoLevel) || o.IsoLevel == "" && l.lateByDefault {
+		return c.beginLate(ctx, conn, l)
+	}
+	ask := l.beginXID
 	if w.check == Ledger {
-		return c.beginToken(ctx, conn, l, o)
+		ask = c.beginToken
 	}
-	switch {
-	case l.server.Standby:
-		l.tx.mute = muteStandby
-	case !l.server.Known():
-		l.tx.mute = muteServer
-	default:
-		return l.beginXID(ctx, conn, o)
+	if err := ask(ctx, conn, l); err != nil {
+		return err
 	}
-	return beginPlainly(ctx, conn, o)
+	if level := l.tx.begun.Isolation; level != "" && keepsSnapshot(pgx.TxIsoLevel(level)) { // default_transaction_isolation
+		l.lateByDefault, l.tx.begun, l.tx.token = true, outcome.Begun{}, nil
+		if err := rollback(ctx, conn); err != nil {
+			return err
+		}
+		return c.beginLate(ctx, conn, l)
+	}
+	if l.tx.begun.XID != 0 || l.tx.token != nil {
+		l.tx.texts.asked(l.mark())
+	}
+	return nil
 }
 
-func beginPlainly(ctx context.Context, conn *pgx.Conn, o pgx.TxOptions) error {
-	_, err := conn.Exec(ctx, beginStatement(o))
+// onStandby reports whether the connection leads to a hot standby, as was said when it was made. Behind a pooler that is
+// found out anew each time.
+func (l *link) onStandby() bool { return l.server.Standby && !l.pooled }
+
+// keepsSnapshot reports whether all statements of a transaction at that level see the same.
+func keepsSnapshot(level pgx.TxIsoLevel) bool {
+	switch level {
+	case "", outcome.ReadCommitted, outcome.ReadUncommitted:
+		return false
+	}
+	return true
+}
+
+func (l *link) beginPlainly(ctx context.Context, conn *pgx.Conn) error {
+	_, err := conn.Exec(ctx, beginStatement(l.tx.options))
 	return err
 }
 
 // beginXID begins a transaction and reads its id. Where only that is refused, the transaction is begun without.
-func (l *link) beginXID(ctx context.Context, conn *pgx.Conn, o pgx.TxOptions) error {
-	if l.beginText == "" || l.beginFor != o {
-		l.beginFor, l.beginText = o, beginStatement(o)+outcome.VersionOf(l.pg).XIDQuery(l.pooled)
+func (l *link) beginXID(ctx context.Context, conn *pgx.Conn, _ *link) error {
+	if l.beginText == "" || l.beginFor != l.tx.options {
+		l.beginFor, l.beginText = l.tx.options, beginStatement(l.tx.options)+"; "+outcome.VersionOf(l.pg).XIDQuery(l.pooled)
 	}
-	err := l.sendBegin(ctx, conn, l.beginText, false)
+	err := l.sendBegin(ctx, conn)
 	switch {
-	case err == nil && l.tx.begun.XID != 0:
-	case err == nil && l.tx.begun.Server.Standby:
-		l.tx.mute = muteStandby
-	case err == nil: // another server process than the connection was made to
-		l.tx.mute, l.pooled, l.beginText = muteXID, true, ""
+	case err == nil:
+		l.readXID()
 	case l.halfBegun(ctx, conn):
 		l.tx.mute, l.tx.begun = muteXID, outcome.Begun{}
 		if err := rollback(ctx, conn); err != nil {
 			return err
 		}
-		return beginPlainly(ctx, conn, o)
+		return l.beginPlainly(ctx, conn)
 	}
 	return err
+}
+
+// readXID says why there is no id in an answer.
+func (l *link) readXID() {
+	switch {
+	case l.tx.begun.XID != 0:
+	case l.tx.begun.Server.Standby:
+		l.tx.mute = muteStandby
+	default: // another server process than the connection was made to
+		l.tx.mute, l.pooled, l.beginText = muteXID, true, ""
+	}
 }
 
 // halfBegun reports whether, after an error, BEGIN took effect and what followed it did not.
@@ -103,16 +150,23 @@ func (l *link) halfBegun(ctx context.Context, conn *pgx.Conn) bool {
 	return !conn.IsClosed() && ctx.Err() == nil && l.pg.TxStatus() != 'I'
 }
 
-// sendBegin sends BEGIN and what is behind it as pgx would, and reads the answer, which pgx would drop.
-func (l *link) sendBegin(ctx context.Context, conn *pgx.Conn, sql string, withToken bool) (err error) {
+// question sends a question, perhaps with BEGIN before it, as pgx would, and reads the answer, which pgx would drop.
+func (l *link) question(ctx context.Context, conn *pgx.Conn, sql, tag string, withToken bool) (err error) {
+	return l.traced(ctx, conn, sql, tag, func(ctx context.Context) error {
+		l.tx.begun, err = outcome.Begin(ctx, l.pg, sql, withToken, &l.server)
+		return err
+	})
+}
+
+// traced lets the tracer of the connection see what send sends.
+func (l *link) traced(ctx context.Context, conn *pgx.Conn, sql, tag string, send func(context.Context) error) (err error) {
 	if l.tracer != nil {
 		ctx = l.tracer.TraceQueryStart(ctx, conn, pgx.TraceQueryStartData{SQL: sql})
 		defer func() {
-			l.tracer.TraceQueryEnd(ctx, conn, pgx.TraceQueryEndData{CommandTag: pgconn.NewCommandTag("BEGIN"), Err: err})
+			l.tracer.TraceQueryEnd(ctx, conn, pgx.TraceQueryEndData{CommandTag: pgconn.NewCommandTag(tag), Err: err})
 		}()
 	}
-	l.tx.begun, err = outcome.Begin(ctx, l.pg, sql, withToken, &l.server)
-	return err
+	return send(ctx)
 }
 
 // greet prepares a new connection for the transactions that it will have.
@@ -139,6 +193,9 @@ func (l *link) identify(ctx context.Context, conn *pgx.Conn) error {
 	if err != nil && (conn.IsClosed() || ctx.Err() != nil || errors.As(err, &pgErr) && severityOf(pgErr) != "ERROR") {
 		return err
 	}
+	if !l.identified {
+		l.preparable = preparable(conn)
+	}
 	l.identified, l.server, l.beginText = true, id, ""
 	// Behind a pooler each transaction may have another server connection, and after a crash that of another epoch.
 	l.pooled = id.Known() && id.PID != l.pg.PID()
@@ -161,55 +218,4 @@ func beginStatement(o pgx.TxOptions) string {
 		sql += " " + string(o.DeferrableMode)
 	}
 	return sql
-}
-
-// Codes of the errors of a table that is not there, or that another connection has made in the same moment.
-const (
-	undefinedTable        = "42P01"
-	undefinedSchema       = "3F000"
-	duplicateTable        = "42P07"
-	duplicateObject       = "42710"
-	uniqueViolation       = "23505"
-	insufficientPrivilege = "42501"
-)
-
-// beginToken begins a transaction and writes its token. The table is made where it is missing.
-func (c *core) beginToken(ctx context.Context, conn *pgx.Conn, l *link, o pgx.TxOptions) error {
-	token := &outcome.Token{Table: c.ledger, ID: newToken(), Keep: c.set.ledgerRetention}
-	known := l.server.Known() && !l.server.Standby
-	sql := beginStatement(o) + outcome.VersionOf(l.pg).TokenQuery(token.Table, token.ID, known)
-	err := l.sendBegin(ctx, conn, sql, true)
-	if SQLState(err) == undefinedTable && l.halfBegun(ctx, conn) {
-		if err = rollback(ctx, conn); err == nil {
-			if err = c.createLedger(ctx, conn); err == nil {
-				err = l.sendBegin(ctx, conn, sql, true)
-			}
-		}
-	}
-	if err != nil {
-		if l.halfBegun(ctx, conn) {
-			_ = rollback(ctx, conn) // err says more
-		}
-		if SQLState(err) == readOnlyTransaction && !l.recovering() && !conn.IsClosed() {
-			l.tx.readOnly, l.tx.begun = true, outcome.Begun{} // by default_transaction_read_only
-			return beginPlainly(ctx, conn, o)
-		}
-		if code := SQLState(err); code == insufficientPrivilege || code == undefinedSchema {
-			return fmt.Errorf("retrypg: writing to the ledger of commits: %w (the role needs INSERT, SELECT and DELETE on it; the table is made by: %s)", err, c.ledger.Create())
-		}
-		return err
-	}
-	token.Begun = l.tx.begun.Began
-	l.tx.token = token
-	return nil
-}
-
-// createLedger makes the table of the tokens.
-func (c *core) createLedger(ctx context.Context, conn *pgx.Conn) error {
-	_, err := conn.Exec(ctx, c.ledger.Create())
-	switch SQLState(err) {
-	case duplicateTable, duplicateObject, uniqueViolation: // of the catalog: another connection was faster
-		return nil
-	}
-	return err
 }

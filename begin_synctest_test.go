@@ -37,9 +37,9 @@ func knowing(shift int, other func(s *script.Session, sql string) script.Result)
 		case strings.Contains(sql, "pg_control_system"):
 			return row(7, pid, "f", "00000001", "100", "", "50", "7001")
 		case strings.HasPrefix(sql, "select case when"): // with every transaction
-			return row(7, "727", pid, "f", "00000001", "100", "", "50")
-		case strings.Contains(sql, "pg_current_xact_id"):
-			return row(2, "727", pid)
+			return row(8, "727", "read committed", pid, "f", "00000001", "100", "", "50")
+		case strings.Contains(sql, "pg_current_xact_id()"):
+			return row(3, "727", "read committed", pid)
 		}
 		return script.Result{}
 	}
@@ -62,7 +62,7 @@ func TestTheServerIsAskedOnceForEachConnectionWhoItIs(t *testing.T) {
 			require.NoError(t, WithTx(t.Context(), db, TxOptions{}, update))
 		}
 		require.Equal(t, 1, len(s.Queries())-len(texts(s)))
-		require.Equal(t, []string{"begin", "select pg_catalog.pg_current_xact_id() as x, pg_catalog.pg_backend_pid() as p", "update t set v = v", "commit"},
+		require.Equal(t, []string{"begin", "select pg_catalog.pg_current_xact_id() as x, pg_catalog.current_setting('transaction_isolation') as i, pg_catalog.pg_backend_pid() as p", "update t set v = v", "commit"},
 			texts(s)[:4])
 		require.Equal(t, 12, len(texts(s)))
 	})
@@ -136,12 +136,27 @@ func TestAFatalAnswerToTheQuestionWhoTheServerIsFailsTheAttemptToConnect(t *test
 // TestATransactionWhoseIdIsRefusedIsBegunPlainly: PostgreSQL refuses to hand out ids when it is about to run out of them
 // (54000), and reading must go on.
 func TestATransactionWhoseIdIsRefusedIsBegunPlainly(t *testing.T) {
+	refuse := func(n int) func(*script.Session, string) script.Result {
+		return knowing(0, failing("select pg_catalog.pg_current", n, serverError("54000", "database is not accepting commands")))
+	}
 	synctest.Test(t, func(t *testing.T) {
-		db, s := scriptedFor(t, knowing(0, failing("select pg_catalog.pg_current", 1, serverError("54000", "database is not accepting commands"))), WithCommitCheck(XID))
-		require.NoError(t, WithTx(t.Context(), db, TxOptions{Isolation: sql.LevelSerializable}, update))
+		db, s := scriptedFor(t, refuse(1), WithCommitCheck(XID))
+		require.NoError(t, WithTx(t.Context(), db, TxOptions{}, update))
 		seen := texts(s)
-		require.Equal(t, "begin isolation level serializable", seen[0])
-		require.Equal(t, []string{"rollback", "begin isolation level serializable", "update t set v = v", "commit"}, seen[2:])
+		require.Equal(t, "begin", seen[0])
+		require.Equal(t, []string{"rollback", "begin", "update t set v = v", "commit"}, seen[2:])
+	})
+	synctest.Test(t, func(t *testing.T) { // which asks before its COMMIT, and does so no more
+		db, s := scriptedFor(t, refuse(1000), WithCommitCheck(XID))
+		serializable := TxOptions{Isolation: sql.LevelSerializable}
+		require.NoError(t, WithTx(t.Context(), db, serializable, update))
+		require.NoError(t, WithTx(t.Context(), db, serializable, update))
+		begin := "begin isolation level serializable"
+		seen := texts(s)
+		require.Equal(t, []string{begin, "update t set v = v"}, seen[:2])
+		require.Equal(t, []string{
+			"rollback", begin, "update t set v = v", "commit", begin, "update t set v = v", "commit",
+		}, seen[3:])
 	})
 }
 

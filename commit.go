@@ -21,23 +21,31 @@ const (
 	verdictEnded                     // a statement of the user had ended the transaction: its fate is not known here
 )
 
-// commit sends query, which is COMMIT or a variant of it, on conn and says what became of it, by evidence: the command tag,
-// what was sent, the server's ReadyForQuery; never by the kind of error alone. The error is nil if and only if the
-// transaction committed; with verdictUnknown it is what came in place of an answer.
-func commit(ctx context.Context, conn *pgx.Conn, l *link, query string) (verdict, error) {
+// unsendable returns why COMMIT is not to be sent, if it is not.
+func unsendable(ctx context.Context, conn *pgx.Conn, l *link) (verdict, error) {
 	if err := ctx.Err(); err != nil {
-		return verdictNotApplied, err
+		return verdictNotApplied, &notAppliedError{err: err}
 	}
-	if conn.PgConn().TxStatus() == 'I' || l.ended {
+	if conn.PgConn().TxStatus() == 'I' || l.lostEnd() {
 		// Outside of a transaction COMMIT is answered with its tag and a mere warning. A closed connection keeps the
 		// last status that the server told.
 		return verdictEnded, endedError(nil)
 	}
+	if conn.IsClosed() {
+		return verdictNotApplied, &notAppliedError{err: l.readError()}
+	}
 	if l.dead() {
 		closeNow(conn) // nothing was sent, and nothing will be
-		return verdictNotApplied, l.readError()
+		return verdictNotApplied, &notAppliedError{err: l.readError()}
 	}
-	mark := l.mark()
+	return verdictNone, nil
+}
+
+// commit sends query, which is COMMIT or a variant of it, on conn and says what became of it, by evidence: the command tag,
+// what was sent, the server's ReadyForQuery; never by the kind of error alone. The error is nil if and only if the
+// transaction committed; with verdictUnknown it is what came in place of an answer.
+func commit(ctx context.Context, conn *pgx.Conn, l *link, query string) (verdict, error) {
+	mark, aborted := l.mark(), conn.PgConn().TxStatus() == 'E'
 	tag, err := l.sendCommit(ctx, conn, query)
 	switch tag.String() {
 	case "COMMIT":
@@ -52,12 +60,16 @@ func commit(ctx context.Context, conn *pgx.Conn, l *link, query string) (verdict
 	switch {
 	case l.answer.unreplicated != nil:
 		return verdictCommitted, nil // and then the server ended the connection
+	case err == nil && query != plainCommit && aborted:
+		return verdictNotApplied, pgx.ErrTxCommitRollback
 	case err == nil && query != plainCommit:
 		return verdictCommitted, nil // the user's own, whose last tag may be another's: PREPARE TRANSACTION, SELECT
 	case err == nil:
 		err = errors.New("no command tag in the answer to COMMIT")
-	case !strings.Contains(query, ";") && commitRefused(conn, err), !l.sentSince(mark):
+	case !strings.Contains(query, ";") && commitRefused(conn, err):
 		return verdictNotApplied, err
+	case !l.sentSince(mark):
+		return verdictNotApplied, &notAppliedError{err: err}
 	}
 	err = l.trueError(err)
 	if ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
@@ -92,9 +104,21 @@ func commitRefused(conn *pgx.Conn, err error) bool {
 }
 
 // settle commits, finds out what became of a COMMIT whose answer was lost, and leaves the connection closed or ready for
-// other work.
-func settle(ctx context.Context, c *core, conn *pgx.Conn, l *link, query string) (verdict, error) {
-	v, err := commit(ctx, conn, l, query)
+// other work. With strict a transaction that a text of the user's has begun, after it ended the one that is to be committed, is
+// rolled back, as if none were open.
+func settle(ctx context.Context, c *core, conn *pgx.Conn, l *link, query string, strict bool) (verdict, error) {
+	v, err := unsendable(ctx, conn, l)
+	if v == verdictNone && strict && l.endedByText(ctx) {
+		v, err = verdictEnded, endedError(nil)
+	}
+	if v == verdictNone {
+		if err = c.askLate(ctx, conn, l); err != nil {
+			v, err = verdictNotApplied, l.notSent(err)
+		}
+	}
+	if v == verdictNone {
+		v, err = commit(ctx, conn, l, query)
+	}
 	if n := l.answer.unreplicated; n != nil && v == verdictCommitted {
 		c.tellUnreplicated(ctx, n)
 	}
@@ -102,12 +126,32 @@ func settle(ctx context.Context, c *core, conn *pgx.Conn, l *link, query string)
 	case v == verdictUnknown:
 		l.giveUp(conn)
 		return c.settleLost(ctx, conn, l, query, err)
-	case v == verdictNotApplied && !conn.IsClosed() && conn.PgConn().TxStatus() != 'I':
+	case v != verdictCommitted && !conn.IsClosed() && conn.PgConn().TxStatus() != 'I':
 		_ = rollback(ctx, conn) // COMMIT was not sent; err says why
 	case v == verdictCommitted && l.tx.token != nil:
 		c.cleanUp(ctx, conn)
 	}
 	return v, err
+}
+
+// notSent is the error of a COMMIT that was not sent because of err: that of the server as it is.
+func (l *link) notSent(err error) error {
+	var notApplied *notAppliedError
+	if SQLState(err) != "" || errors.As(err, &notApplied) {
+		return err
+	}
+	return &notAppliedError{err: l.trueError(err)}
+}
+
+// unsettle rolls back. The verdict is verdictEnded if there was nothing to roll back, or with strict something else.
+func unsettle(ctx context.Context, conn *pgx.Conn, l *link, strict bool) (verdict, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
+	defer cancel()
+	v := verdictNone
+	if conn.PgConn().TxStatus() == 'I' || l.lostEnd() || strict && l.endedByText(ctx) {
+		v = verdictEnded
+	}
+	return v, rollback(ctx, conn)
 }
 
 // rollbackTimeout bounds a ROLLBACK whose context has ended: it is sent all the same, so that the connection can be used

@@ -3,6 +3,8 @@ package retrypg
 import (
 	"context"
 	"fmt"
+	"reflect"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -21,11 +23,11 @@ const minCommitCheck = 3 * time.Second
 func (c *core) settleLost(ctx context.Context, conn *pgx.Conn, l *link, query string, cause error) (verdict, error) {
 	facts := &l.tx
 	switch {
-	case facts.switched || query != plainCommit:
+	case facts.texts.switched || facts.texts.over || query != plainCommit:
 		facts.mute = muteSwitch
 	case facts.readOnly:
 		return verdictNotApplied, &notAppliedError{why: "it was READ ONLY", err: cause}
-	case facts.mute == muteStandby && l.pg.ParameterStatus("in_hot_standby") == "on":
+	case facts.mute == muteStandby && l.stillOnStandby():
 		return verdictNotApplied, &notAppliedError{why: "it ran on a hot standby, where nothing can be written", err: cause}
 	}
 	asker, done, err := c.asker(conn)
@@ -45,6 +47,16 @@ func (c *core) settleLost(ctx context.Context, conn *pgx.Conn, l *link, query st
 	return verdictUnknown, unknown
 }
 
+// stillOnStandby reports whether the transaction, which was begun on a hot standby, can have written nothing: it is READ
+// ONLY, until after a promotion the caller makes it read-write, before its first query. The server tells of a promotion with
+// its next answer. Behind a pooler the question in BEGIN was that query.
+func (l *link) stillOnStandby() bool {
+	if l.pooled {
+		return l.tx.begun.Server.Standby
+	}
+	return l.pg.ParameterStatus("in_hot_standby") == "on"
+}
+
 // asker returns the core that finds out about a transaction on conn: c, or one for this connection alone where c belongs
 // to no database in particular.
 func (c *core) asker(conn *pgx.Conn) (asker *core, done func(), err error) {
@@ -56,52 +68,31 @@ func (c *core) asker(conn *pgx.Conn) (asker *core, done func(), err error) {
 		return c, func() {}, err
 	}
 	cfg := conn.Config()
-	own.dialWith(func(ctx context.Context) (*pgx.Conn, error) { return pgx.ConnectConfig(ctx, toPrimary(cfg)) })
+	own.dialWith(cfg, primaryDialer(cfg, nil, nil))
 	return own, func() { _ = own.close() }, nil // there is nothing of its telemetry to unregister
 }
 
-// dialWith lets c connect to a primary with dial, one attempt each time, to ask about transactions.
-func (c *core) dialWith(dial func(context.Context) (*pgx.Conn, error)) {
-	c.dial = dial
+// dialWith lets c connect to a primary with dial, one attempt each time, to ask about transactions. cfg is what its other
+// connections are made with: where they need no primary, a primary that is away must not keep them waiting.
+func (c *core) dialWith(cfg *pgx.ConnConfig, dial func(context.Context) (*pgx.Conn, error)) {
+	c.dial, c.primaryGate = dial, c.gate
+	if !needsPrimary(cfg) {
+		c.primaryGate = c.newGate(nil, nil)
+	}
 	c.resolver = outcome.NewResolver(c.openPrimary)
 }
 
-// primaryDialer connects to a primary with cfg, calling the hooks, which may be nil, that its connections are made with.
-func primaryDialer(cfg *pgx.ConnConfig, before func(context.Context, *pgx.ConnConfig) error, after func(context.Context, *pgx.Conn) error,
-) func(context.Context) (*pgx.Conn, error) {
-	cfg = toPrimary(cfg)
-	return func(ctx context.Context) (*pgx.Conn, error) {
-		cfg := cfg.Copy()
-		if before != nil {
-			if err := before(ctx, cfg); err != nil {
-				return nil, err
-			}
-		}
-		conn, err := pgx.ConnectConfig(ctx, cfg)
-		if err != nil || after == nil {
-			return conn, err
-		}
-		if err := after(ctx, conn); err != nil {
-			closeNow(conn)
-			return nil, err
-		}
-		return conn, nil
-	}
+// needsPrimary reports whether cfg connects to a primary only.
+func needsPrimary(cfg *pgx.ConnConfig) bool {
+	validate := reflect.ValueOf(cfg.ValidateConnect).Pointer()
+	return validate == reflect.ValueOf(pgconn.ValidateConnectTargetSessionAttrsPrimary).Pointer() ||
+		validate == reflect.ValueOf(pgconn.ValidateConnectTargetSessionAttrsReadWrite).Pointer()
 }
 
-// toPrimary returns a copy of cfg for a connection to a primary, whatever role cfg asks for. One attempt at one host is
-// bounded, also where cfg is another's.
-func toPrimary(cfg *pgx.ConnConfig) *pgx.ConnConfig {
-	cfg = cfg.Copy()
-	cfg.ConnectTimeout = orDefault(cfg.ConnectTimeout, DefaultConnectTimeout)
-	cfg.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary
-	return cfg
-}
-
-// openPrimary connects to a primary, however many attempts that takes, within ctx. The breaker is not asked: it is there
-// to keep load from a server in trouble, and this is one connection.
+// openPrimary connects to a primary, however many attempts that takes, within ctx, which is that of a check and heeds Close.
+// The breaker is not asked: it is there to keep load from a server in trouble, and this is one connection.
 func (c *core) openPrimary(ctx context.Context) (conn *pgx.Conn, err error) {
-	err = c.reach(ctx, metrics.OpConnect, false, func(ctx context.Context) error {
+	err = c.reachThrough(ctx, c.primaryGate, metrics.OpConnect, false, func(ctx context.Context) error {
 		conn, err = c.dial(ctx)
 		return err
 	})
@@ -116,20 +107,39 @@ func (c *core) openPrimary(ctx context.Context) (conn *pgx.Conn, err error) {
 func (c *core) checkContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	least := time.Now().Add(minCommitCheck)
 	deadline := time.Now().Add(max(c.set.commitCheckMaxElapsed, minCommitCheck))
-	if d, ok := ctx.Deadline(); ok && d.After(least) {
+	if d, ok := ctx.Deadline(); ok {
 		deadline = d
 	}
-	if ctx.Err() != nil {
+	if ctx.Err() != nil || deadline.Before(least) {
 		deadline = least
 	}
-	check, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
+	bounded, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
+	check := &checkContext{Context: bounded, least: least}
 	hurry := func() {
+		check.hurried.Store(true)
 		timer := time.AfterFunc(time.Until(least), cancel)
-		context.AfterFunc(check, func() { timer.Stop() })
+		context.AfterFunc(bounded, func() { timer.Stop() })
 	}
 	stop := context.AfterFunc(ctx, hurry) // cancelled meanwhile, or at its deadline
 	stopClose := context.AfterFunc(c.ctx, hurry)
 	return check, func() { stop(); stopClose(); cancel() }
+}
+
+// checkContext is the context of a check, whose deadline comes nearer when that of the caller ends: the time that is left
+// decides how soon a busy transaction is ended.
+type checkContext struct {
+	context.Context
+	least   time.Time
+	hurried atomic.Bool
+}
+
+// Deadline implements context.Context.
+func (c *checkContext) Deadline() (time.Time, bool) {
+	deadline, ok := c.Context.Deadline()
+	if c.hurried.Load() && c.least.Before(deadline) {
+		deadline = c.least
+	}
+	return deadline, ok
 }
 
 // unknown is what is known of a transaction before the server is asked about it.
@@ -148,13 +158,12 @@ func (f *txFacts) unknown(cause error) *CommitUnknownError {
 }
 
 // question is what there is to ask the server about e, or nil.
-func (e *CommitUnknownError) question(keep time.Duration) *outcome.Question {
+func (e *CommitUnknownError) question() *outcome.Question {
 	q := &outcome.Question{XID: e.XID}
 	q.Server = outcome.Identity{
 		System: e.Server.SystemIdentifier, Timeline: e.Server.Timeline, Epoch: outcome.ParseEpoch(e.Server.Epoch), PID: e.PID,
 	}
 	if token, ok := outcome.ParseToken(e.Token); ok {
-		token.Keep = keep
 		q.Token = &token
 		return q
 	}
@@ -176,7 +185,7 @@ func (c *core) check(ctx context.Context, unknown *CommitUnknownError, w txWishe
 		}
 	}()
 	answer := outcome.Answer{Reason: unknown.Reason}
-	q := unknown.question(c.set.ledgerRetention)
+	q := unknown.question()
 	if q != nil {
 		answer = c.resolver.Resolve(ctx, q)
 	}
@@ -223,13 +232,17 @@ func (c *core) tellUnreplicated(ctx context.Context, n *pgconn.Notice) {
 	}
 }
 
-// notAppliedError says that COMMIT was sent, its answer lost, and the transaction certainly not applied.
+// notAppliedError says that a transaction was certainly not applied although COMMIT was due: it was not sent, or its answer
+// was lost.
 type notAppliedError struct {
-	why string
-	err error // what came in place of the answer
+	why string // after a lost answer; empty if COMMIT was not sent
+	err error  // what came in place of the answer, or kept COMMIT from being sent
 }
 
 func (e *notAppliedError) Error() string {
+	if e.why == "" {
+		return fmt.Sprintf("transaction not applied: COMMIT was not sent: %v", e.err)
+	}
 	return fmt.Sprintf("transaction not applied (%s), it can be run again: the answer to COMMIT was lost: %v", e.why, e.err)
 }
 

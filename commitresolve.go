@@ -11,11 +11,12 @@ import (
 
 // ResolveCommit asks again what became of a transaction whose COMMIT ended with unknown: an error of [WithTx] or of
 // Commit, or one made from its exported fields by a program that has kept them. db leads to the server: a handle of
-// retrypg's own, of any connector for the same cluster.
+// retrypg's own, of any connector for the same cluster and, with Ledger, the same database.
 //
 // With a nil error the answer is certain. It does not change any more: committed false means that the transaction never
-// will be. Otherwise the error is a *CommitUnknownError with what is known now, or says that there is nothing to ask: the
-// check was off, the server has no transaction ids, db is another driver's. The bounds are those of a commit check.
+// will be. Otherwise the error is a *CommitUnknownError with what is known now. It says so if there is nothing to ask: the
+// check was off, the server has no transaction ids, db is another driver's. It is safe for concurrent use, and blocks for as
+// long as a commit check may take, also if ctx has ended: 3 s. Hooks and metrics are told as by any check.
 func ResolveCommit(ctx context.Context, db TxBeginner, unknown *CommitUnknownError) (committed bool, err error) {
 	if isNil(db) {
 		return false, ErrNilDB
@@ -66,7 +67,7 @@ func (c *core) resolveAgain(ctx context.Context, unknown *CommitUnknownError) (c
 	}
 	again := *unknown
 	switch {
-	case again.question(c.set.ledgerRetention) == nil:
+	case again.question() == nil:
 		again.asking = errNothingToAsk
 		return false, &again
 	case c.dial == nil:

@@ -61,7 +61,7 @@ func newConnector(cfg *pgx.ConnConfig, s settings, opts []Option) (*Connector, e
 		}))
 	}
 	c.plain = &attemptConnector{core: core, std: stdlib.GetConnector(*cfg, stdOpts...)}
-	core.dialWith(primaryDialer(cfg, core.set.beforeConnect, core.set.afterConnect))
+	core.dialWith(cfg, primaryDialer(cfg, core.set.beforeConnect, core.set.afterConnect))
 	if !core.set.telemetryOff {
 		if c.traced, err = otelConnector(c.plain, core.set); err != nil {
 			_ = core.close() // it was never used
@@ -113,7 +113,7 @@ func OpenDB(dsn string, opts ...Option) (*sql.DB, error) {
 // matches driver.ErrBadConn, which would make database/sql start over.
 func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	var conn *Conn
-	err := c.core.connect(ctx, func(ctx context.Context) (err error) {
+	err := c.core.connect(withoutRecord(ctx), func(ctx context.Context) (err error) {
 		conn, err = c.attempt(ctx)
 		return err
 	})

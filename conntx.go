@@ -30,42 +30,62 @@ func (t *connTx) Exec(ctx context.Context, sql string, args ...any) (pgconn.Comm
 	if t.closed {
 		return pgconn.CommandTag{}, pgx.ErrTxClosed
 	}
+	if err := t.sending(ctx, sql, len(args) > 0); err != nil {
+		return pgconn.CommandTag{}, err
+	}
 	was := t.conn.PgConn().TxStatus()
-	t.link.sending(sql)
 	tag, err := t.conn.Exec(ctx, sql, args...)
-	switch {
-	case err != nil:
-		t.link.noteLost(sql)
-	case was != 'I' && t.conn.PgConn().TxStatus() == 'I':
-		t.textTag = textEnd(was, sql, tag.String())
-	default:
+	if err == nil {
 		t.link.sent(tag)
+		if was != 'I' && t.conn.PgConn().TxStatus() == 'I' {
+			t.textTag = textEnd(was, sql, tag.String())
+		}
 	}
 	return tag, err
 }
 
+// sending tells the link of a text that is about to be sent.
+func (t *connTx) sending(ctx context.Context, sql string, args bool) error {
+	if t.conn.IsClosed() {
+		return nil
+	}
+	return t.link.sending(ctx, t.conn, sql, args)
+}
+
 // Query implements pgx.Tx.
 func (t *connTx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	if t.closed {
-		return failedRows{pgx.ErrTxClosed}, pgx.ErrTxClosed
+	err := pgx.ErrTxClosed
+	if !t.closed {
+		err = t.sending(ctx, sql, len(args) > 0)
 	}
-	t.link.sending(sql)
+	if err != nil {
+		return failedRows{err}, err
+	}
 	return t.conn.Query(ctx, sql, args...)
 }
 
 // QueryRow implements pgx.Tx.
 func (t *connTx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	if t.closed {
-		return failedRows{pgx.ErrTxClosed}
+	err := pgx.ErrTxClosed
+	if !t.closed {
+		err = t.sending(ctx, sql, len(args) > 0)
 	}
-	t.link.sending(sql)
+	if err != nil {
+		return failedRows{err}
+	}
 	return t.conn.QueryRow(ctx, sql, args...)
 }
 
-// Prepare implements pgx.Tx.
+// Prepare implements pgx.Tx. The statement may be executed by its name, which says nothing of it.
 func (t *connTx) Prepare(ctx context.Context, name, sql string) (*pgconn.StatementDescription, error) {
 	if t.closed {
 		return nil, pgx.ErrTxClosed
+	}
+	if err := t.sending(ctx, sql, false); err != nil {
+		return nil, err
+	}
+	if mayEndTransaction(sql) {
+		t.link.tx.texts.switched = true
 	}
 	return t.conn.Prepare(ctx, name, sql)
 }
@@ -74,6 +94,9 @@ func (t *connTx) Prepare(ctx context.Context, name, sql string) (*pgconn.Stateme
 func (t *connTx) CopyFrom(ctx context.Context, table pgx.Identifier, columns []string, source pgx.CopyFromSource) (int64, error) {
 	if t.closed {
 		return 0, pgx.ErrTxClosed
+	}
+	if err := t.sending(ctx, "copy", false); err != nil {
+		return 0, err
 	}
 	return t.conn.CopyFrom(ctx, table, columns, source)
 }
@@ -88,10 +111,13 @@ func (t *connTx) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 	if failed := pgx.FailedBatchResults(b, errBatchBegin); failed.Tx() != nil {
 		return failed
 	}
+	f := &t.link.tx.texts
 	for _, q := range b.QueuedQueries {
-		t.link.sending(q.SQL)
-		if mayEndTransaction(q.SQL) { // and another query of the batch may begin one
-			t.link.tx.switched = true
+		if err := t.sending(ctx, q.SQL, len(q.Arguments) > 0); err != nil {
+			return pgx.FailedBatchResults(b, err)
+		}
+		if may, certain := endsTransaction(q.SQL); may { // and another query of the batch may begin one
+			f.switched, f.surely = true, f.surely || certain
 		}
 	}
 	return t.conn.SendBatch(ctx, b)
@@ -105,14 +131,18 @@ func (t *connTx) LargeObjects() pgx.LargeObjects {
 	if t.closed {
 		return pgx.FailedBatchResults(b, pgx.ErrTxClosed).Tx().LargeObjects()
 	}
+	t.link.tx.texts.early = false // they send their queries past us
 	if t.large == nil {
 		t.large = t.conn.SendBatch(ended, b).Tx()
 	}
 	return t.large.LargeObjects()
 }
 
-// Conn implements pgx.Tx.
-func (t *connTx) Conn() *pgx.Conn { return t.conn }
+// Conn implements pgx.Tx. What is sent over it is not seen here.
+func (t *connTx) Conn() *pgx.Conn {
+	t.link.tx.texts.early = false
+	return t.conn
+}
 
 // Begin implements pgx.Tx: it makes a savepoint.
 func (t *connTx) Begin(ctx context.Context) (pgx.Tx, error) {
@@ -121,7 +151,7 @@ func (t *connTx) Begin(ctx context.Context) (pgx.Tx, error) {
 	}
 	t.savepoints++
 	name := "sp_" + strconv.FormatInt(t.savepoints, 10)
-	if _, err := t.conn.Exec(ctx, "savepoint "+name); err != nil {
+	if _, err := t.Exec(ctx, "savepoint "+name); err != nil {
 		return nil, err
 	}
 	return &savepointTx{connTx: t, name: name}, nil

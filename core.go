@@ -31,14 +31,16 @@ type core struct {
 	log     *metrics.Logger
 
 	backoff      policy.Policy // without the limits of the settings
+	probe        policy.Policy // of the gates
 	statements   *policy.Retrier
 	transactions *policy.Retrier
 
-	ledger   outcome.Table
-	tokens   atomic.Uint64                            // how many transactions wrote one
-	dial     func(context.Context) (*pgx.Conn, error) // one attempt to connect to a primary; nil where that is unknown
-	resolver *outcome.Resolver                        // over dial
-	tracer   pgx.QueryTracer                          // of the connections; nil if they have none
+	ledger      outcome.Table
+	tokens      atomic.Uint64                            // how many transactions wrote one
+	dial        func(context.Context) (*pgx.Conn, error) // one attempt to connect to a primary; nil where that is unknown
+	primaryGate *endpoint.Gate                           // that dial goes through
+	resolver    *outcome.Resolver                        // over dial
+	tracer      pgx.QueryTracer                          // of the connections; nil if they have none
 
 	connectTimeout time.Duration // of one attempt
 
@@ -111,14 +113,19 @@ func (c *core) makePolicies() (err error) {
 	if c.transactions, err = c.transactionRetrier(backoff); err != nil {
 		return err
 	}
-	c.gate = endpoint.New(endpoint.Options{
-		Healable: func(err error) bool { return c.heals(err) },
-		Backoff:  probe,
-		OnWait:   onRetry,
-		OnDown:   c.serverDown,
-		OnUp:     c.serverUp,
-	})
+	c.probe = probe
+	c.gate = c.newGate(c.serverDown, c.serverUp)
 	return nil
+}
+
+func (c *core) newGate(onDown func(error), onUp func(time.Duration, int)) *endpoint.Gate {
+	return endpoint.New(endpoint.Options{
+		Healable: func(err error) bool { return c.heals(err) },
+		Backoff:  c.probe,
+		OnWait:   onRetry,
+		OnDown:   onDown,
+		OnUp:     onUp,
+	})
 }
 
 // observe lets the state of budget and breaker be read as metrics, until close. It is for the cores of what users open and
@@ -187,14 +194,20 @@ func (c *core) reach(ctx context.Context, kind metrics.Operation, refusable bool
 	if c.closed.Load() {
 		return ErrClosed
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(c.ctx, func() { cancel(ErrClosed) })()
+	return c.reachThrough(ctx, c.gate, kind, refusable, attempt)
+}
+
+// reachThrough is reach through any gate, also after Close.
+func (c *core) reachThrough(ctx context.Context, gate *endpoint.Gate, kind metrics.Operation, refusable bool, attempt func(context.Context) error) error {
 	limit := time.Duration(0)
 	if _, ok := ctx.Deadline(); !ok {
 		limit = c.set.connectMaxElapsed
 	}
 	op, ctx, _ := c.start(ctx, kind, "", false) // no refusal: the breaker is asked before each attempt
-	waitCtx, cancel := context.WithCancelCause(withOperation(ctx, &op))
-	defer cancel(nil)
-	defer context.AfterFunc(c.ctx, func() { cancel(ErrClosed) })()
+	waitCtx := withOperation(ctx, &op)
 	var t try
 	returned := false
 	defer func() {
@@ -202,7 +215,7 @@ func (c *core) reach(ctx context.Context, kind metrics.Operation, refusable bool
 			op.panicked(ctx, t)
 		}
 	}()
-	err := c.gate.Do(waitCtx, limit, func(ctx context.Context) error {
+	err := gate.Do(waitCtx, limit, func(ctx context.Context) error {
 		var permit breaker.Permit
 		if refusable {
 			var err error

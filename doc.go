@@ -78,8 +78,8 @@
 // # Transactions
 //
 // [WithTx] returns nil if and only if the transaction committed, once. Its error says that it was not applied, unless it
-// matches [ErrCommitUnknown] (COMMIT was sent, its answer lost, and the server cannot tell) or [ErrTxEnded] (the closure ended it itself, by Commit
-// or Rollback or by such a statement). The closure may run several times: it must work on its transaction only, set what it
+// matches [ErrCommitUnknown] (COMMIT was sent, its answer lost, and the server cannot tell) or [ErrTxEnded] (the closure
+// ended it itself, by Commit or Rollback or by such a statement, also if it has begun another). The closure may run several times: it must work on its transaction only, set what it
 // captures anew each time, and wrap errors of statements with %w if at all. What no rollback takes back is repeated with
 // it: values of sequences, session advisory locks, calls to other services. After ErrCommitUnknown the server may still be
 // committing for a while: a look for the effect that comes at once may miss it.
@@ -93,7 +93,8 @@
 // error of which [Classify] says OutcomeRolledBack, or a [*CommitUnknownError]; [WithTx] runs again what was not applied.
 //
 // With [XID], the default, BEGIN of a read-write transaction reads the transaction's id in its own message, and each new
-// connection who its server is. pg_xact_status is believed only if the cluster, its timeline and its crash epoch are the
+// connection who its server is. The id of a REPEATABLE READ or SERIALIZABLE transaction is read before its COMMIT, in a round
+// trip of its own: any query takes the snapshot of such a transaction, which the caller's first one is to take. pg_xact_status is believed only if the cluster, its timeline and its crash epoch are the
 // same as then: after a crash PostgreSQL hands out ids again that were not flushed. So "committed" after a crash or a
 // failover is unknown. With [Ledger] a token is written into a table, and nothing is unknown once a primary answers.
 // A transaction that is in progress although its connection is gone is waited for, and its server process terminated if it
@@ -101,6 +102,9 @@
 // synchronous standby. COMMIT is sent so that the end of its context does not cancel that wait.
 //
 // A transaction declared READ ONLY carries no question and is never unknown.
+//
+// Connections that were not dialled by us (of a pool without ConfigurePool, a *pgx.Conn) are asked about in the same way, but
+// pgx sends requests to cancel for them: a context that ends can end the wait for a synchronous standby.
 //
 // The transaction of a handle that is not ours (another driver, a pool without ConfigurePool) is run with the default
 // settings and a retry budget for each *sql.DB and *pgxpool.Pool; single connections of others share one budget.
@@ -142,7 +146,7 @@
 //	    how the outcome of a COMMIT whose answer was lost is found out
 //	    xid, ledger, off
 //	retry_commit_check_max_elapsed=30s
-//	    how long a lost COMMIT is asked about where the context has no deadline
+//	    how long a lost COMMIT is asked about where the context has no deadline, at least 3s
 //	    a duration from 1us to 24h such as "250ms" or "30s", or whole seconds
 //	retry_ledger_table=public.retrypg_ledger
 //	    table of the tokens of retry_commit_check=ledger

@@ -102,7 +102,7 @@ var dsnKeys = []dsnKey{
 	{
 		name: "retry_commit_check_max_elapsed", def: DefaultCommitCheckMaxElapsed.String(),
 		allowed: durationText,
-		doc:     "how long a lost COMMIT is asked about where the context has no deadline",
+		doc:     "how long a lost COMMIT is asked about where the context has no deadline, at least 3s",
 		set:     seconds(func(s *settings, d time.Duration) { s.commitCheckMaxElapsed = d }),
 	},
 	{

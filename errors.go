@@ -57,7 +57,14 @@ func (e *CommitUnknownError) Error() string {
 	if e.asking != nil {
 		s += fmt.Sprintf(" (%v)", e.asking)
 	}
-	return s + ": the transaction may have been applied; look for its effect before running it again"
+	if e.XID != 0 {
+		s += fmt.Sprintf("; transaction id %d, asked %d times", e.XID, e.Asked)
+	}
+	s += ": the transaction may have been applied; "
+	if e.XID != 0 || e.Token != "" {
+		s += "ask again with ResolveCommit, or "
+	}
+	return s + "look for its effect before running it again"
 }
 
 // Unwrap returns the cause.

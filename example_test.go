@@ -349,3 +349,45 @@ func ExampleConn() {
 		log.Print(err)
 	}
 }
+
+// A COMMIT whose outcome the server could not tell, because it was away or had crashed, is asked about again later.
+func ExampleResolveCommit() {
+	ctx, db := context.Background(), new(sql.DB) // of sql.Open("retrypg", dsn)
+	err := retrypg.WithTx(ctx, db, retrypg.TxOptions{Name: "transfer"}, func(ctx context.Context, tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, "update account set balance = balance - 10 where id = 1")
+		return err
+	})
+	var unknown *retrypg.CommitUnknownError
+	if errors.As(err, &unknown) {
+		committed, err := retrypg.ResolveCommit(ctx, db, unknown)
+		if err != nil {
+			log.Print("still not known: ", err)
+			return
+		}
+		log.Print("committed: ", committed)
+	}
+}
+
+// Ledger is for the transactions that must never be unknown, and Verify a check of the program's own for the rest: here by a
+// key that the program chose, and that is unique.
+func ExampleTxOptions() {
+	ctx, db := context.Background(), new(sql.DB) // of sql.Open("retrypg", dsn)
+	payment := "4b0d2f6e"
+	pay := func(ctx context.Context, tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, "insert into payment (key, amount) values ($1, 10)", payment)
+		return err
+	}
+	err := retrypg.WithTx(ctx, db, retrypg.TxOptions{Commit: retrypg.Ledger}, pay)
+	if err != nil {
+		log.Print(err)
+	}
+	err = retrypg.WithTx(ctx, db, retrypg.TxOptions{
+		Verify: func(ctx context.Context, db retrypg.Querier) (committed bool, err error) {
+			err = db.QueryRow(ctx, "select exists (select from payment where key = $1)", payment).Scan(&committed)
+			return committed, err
+		},
+	}, pay)
+	if err != nil {
+		log.Print(err)
+	}
+}

@@ -69,7 +69,7 @@ func foreignPool(ctx context.Context, pool *pgxpool.Pool) (*core, error) {
 		}
 		c, err := newForeignCore()
 		if err == nil {
-			c.dialWith(poolDialer(weak.Make(pool)))
+			c.dialWith(pool.Config().ConnConfig, poolDialer(weak.Make(pool)))
 		}
 		return c, true, err
 	})

@@ -27,10 +27,12 @@ type Hooks struct {
 	Breaker func(from, to breaker.State)
 	// CommitUnknown is called when it could not be found out whether a COMMIT took effect.
 	CommitUnknown func(context.Context, *CommitUnknownError)
-	// CommitChecked is called when it was found out, or not, what became of a COMMIT whose answer was lost.
+	// CommitChecked is called when it was found out, or not, what became of a COMMIT whose answer was lost, and at each
+	// ResolveCommit.
 	CommitChecked func(context.Context, CommitCheckInfo)
 	// CommitUnreplicated is called when a transaction committed, but the server gave up waiting for its synchronous
-	// standbys: it is there, and may be lost in a failover. n is the server's warning.
+	// standbys: it is there, and may be lost in a failover. n is the server's warning; it is nil where a check has ended the
+	// transaction's server process, which may have begun to wait.
 	CommitUnreplicated func(ctx context.Context, n *pgconn.Notice)
 	// Evicted is called when a pooled connection was dropped at its checkout because it was found dead, with the
 	// reason: "dead" (the peer closed it) or "ping" (it no longer answered).

@@ -26,7 +26,7 @@ func newToken() string {
 
 // Clean-up of the ledger: every cleanUpEvery-th transaction of a connector or pool, after its COMMIT, deletes up to
 // cleanUpRows tokens that are older than the retention. It deletes more than is written, so that a ledger which was left
-// alone for long shrinks too. cleanUpTimeout bounds what that one caller waits.
+// alone for long shrinks too. The server gives up after cleanUpTimeout, which bounds what that one caller waits.
 const (
 	cleanUpEvery   = 1000
 	cleanUpRows    = 2 * cleanUpEvery
@@ -38,7 +38,10 @@ func (c *core) cleanUp(ctx context.Context, conn *pgx.Conn) {
 	if c.tokens.Add(1)%cleanUpEvery != 0 || conn.IsClosed() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*cleanUpTimeout) // of a server that does not answer
 	defer cancel()
-	_, _ = conn.Exec(ctx, c.ledger.CleanUp(c.set.ledgerRetention, cleanUpRows)) // the next one may have more success
+	_, err := conn.Exec(ctx, c.ledger.CleanUp(c.set.ledgerRetention, cleanUpRows, cleanUpTimeout))
+	if err != nil && !conn.IsClosed() {
+		_ = rollback(ctx, conn) // the next one may have more success
+	}
 }

@@ -24,7 +24,6 @@ type link struct {
 	wire *transport.Conn // nil where the connection was not dialled by us: nothing is known then
 
 	txErr *pgconn.PgError // the error that aborted the transaction, if one did
-	ended bool            // a text that may have ended the transaction was sent, and its answer lost
 	stale bool            // the server behind it has the wrong role: not to be used again
 	used  bool            // it had a transaction before: it may have died since
 
@@ -35,6 +34,14 @@ type link struct {
 	tx         txFacts          // of the open transaction
 	beginText  string           // the last BEGIN with the question for the id, which most transactions share
 	beginFor   pgx.TxOptions    // what beginText is for
+
+	lateByDefault bool // default_transaction_isolation is a level whose transactions keep their snapshot
+	ledger        bool // the table of the tokens was there
+	outOfIDs      bool // the server handed out no more transaction ids
+
+	preparable bool              // statements may be prepared on it
+	begins     int               // transactions that were begun with text
+	prepared   *outcome.Prepared // BEGIN with the question; nil if it is not prepared
 
 	answer committing // to COMMIT
 }
@@ -61,34 +68,7 @@ func ensureLink(pc *pgconn.PgConn) *link {
 }
 
 // begin forgets the last transaction.
-func (l *link) begin() { l.txErr, l.ended, l.tx = nil, false, txFacts{} }
-
-// sending notes a text that is about to be sent in a transaction, if the question for the transaction's id would be one
-// for another transaction afterwards, or if a READ ONLY one may become read-write.
-func (l *link) sending(sql string) {
-	switch {
-	case l.tx.switched:
-	case l.pg.TxStatus() == 'I', maySwitchTransaction(sql):
-		l.tx.switched = true
-	case l.tx.readOnly && mayWrite(sql):
-		l.tx.readOnly = false
-	}
-}
-
-// sent notes the tag of a text that left a transaction open: a COMMIT in it ended the one before.
-func (l *link) sent(tag pgconn.CommandTag) {
-	if tag.String() == "COMMIT" {
-		l.tx.switched = true
-	}
-}
-
-// noteLost notes a statement of a transaction that failed: if the connection went with it, a COMMIT in its text may have
-// taken effect.
-func (l *link) noteLost(sql string) {
-	if l.pg.IsClosed() && l.pg.TxStatus() != 'I' && mayEndTransaction(sql) {
-		l.ended = true
-	}
-}
+func (l *link) begin() { l.txErr, l.tx = nil, txFacts{} }
 
 // note keeps the last error of a transaction that does not merely say that it is aborted already: should the transaction
 // be found aborted, that error is why.
@@ -105,8 +85,9 @@ func (l *link) note(err *pgconn.PgError) {
 }
 
 // recovering reports whether the server is a hot standby, as far as it says so: PostgreSQL 14 and later report it in
-// in_hot_standby without being asked; of older servers the error is believed.
-func (l *link) recovering() bool { return l.pg.ParameterStatus("in_hot_standby") != "off" }
+// in_hot_standby without being asked; of older servers the error is believed, and behind a pooler, which may tell of another
+// server.
+func (l *link) recovering() bool { return l.pooled || l.pg.ParameterStatus("in_hot_standby") != "off" }
 
 // mark returns how much was sent so far, for sentSince.
 func (l *link) mark() uint64 {

@@ -182,8 +182,9 @@ func WithCommitCheck(c CommitCheck) Option {
 	})
 }
 
-// WithCommitCheckMaxElapsed bounds how long the server is asked about a lost COMMIT where the context has no deadline: at
-// least for 3 s. Zero means DefaultCommitCheckMaxElapsed.
+// WithCommitCheckMaxElapsed bounds how long the server is asked about a lost COMMIT where the context has no deadline. It is
+// asked for 3 s in any case; a shorter time has no effect, a negative one is an error. Zero means
+// DefaultCommitCheckMaxElapsed.
 func WithCommitCheckMaxElapsed(d time.Duration) Option {
 	return optionFunc(func(s *settings) { s.commitCheckMaxElapsed = d })
 }
@@ -193,6 +194,7 @@ func WithCommitCheckMaxElapsed(d time.Duration) Option {
 //
 //	create table if not exists public.retrypg_ledger (
 //	  begun bigint not null default (extract(epoch from transaction_timestamp()) * 1000000)::bigint,
+//	  keep bigint not null,
 //	  token uuid not null,
 //	  primary key (begun, token)
 //	)
@@ -203,7 +205,7 @@ func WithLedgerTable(name string) Option {
 }
 
 // WithLedgerRetention sets for how long tokens are kept in the ledger at least: a minute or more; zero means
-// DefaultLedgerRetention. Every thousandth transaction of a connector or pool deletes up to two thousand older ones after
+// DefaultLedgerRetention. Programs that share a table may have different ones: each row has its own. Every thousandth transaction of a connector or pool deletes up to two thousand older ones after
 // its COMMIT. A transaction that lasts longer than half of it is unknown when its COMMIT is lost and its token not found.
 func WithLedgerRetention(d time.Duration) Option {
 	return optionFunc(func(s *settings) { s.ledgerRetention = d })
@@ -287,7 +289,8 @@ func WithoutTelemetry() Option {
 	return optionFunc(func(s *settings) { s.telemetryOff = true })
 }
 
-// WithLogger writes one line for each change of state (server down, server back, breaker, unknown commit) to l.
+// WithLogger writes one line for each change of state (server down, server back, breaker, unknown commit, commit that was not
+// replicated) to l.
 func WithLogger(l *slog.Logger) Option {
 	return optionFunc(func(s *settings) { s.logger = l })
 }

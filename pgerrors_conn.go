@@ -28,7 +28,11 @@ func classifyNode(err error, ph phase) (Class, weight) {
 		return Class{Retry: RetryNever, Outcome: OutcomeUnknown, SQLState: c.SQLState, Reason: "commit outcome unknown"}, decisive
 	case *notAppliedError:
 		c, _ := classifyFirst(e.err, inFlight)
-		return Class{Retry: RetryReconnect, Outcome: OutcomeRolledBack, SQLState: c.SQLState, Reason: "commit not applied"}, decisive
+		retry := RetryReconnect
+		if e.why == "" && (errors.Is(e.err, context.Canceled) || errors.Is(e.err, context.DeadlineExceeded)) {
+			retry = RetryNever // the caller's own end
+		}
+		return Class{Retry: retry, Outcome: OutcomeRolledBack, SQLState: c.SQLState, Reason: "commit not applied"}, decisive
 	case *discardedError:
 		return classifyDiscarded(e, ph)
 	case *ExhaustedError:

@@ -38,27 +38,42 @@ func (t *pgxTx) begin(ctx context.Context, db PgxTxBeginner, o pgx.TxOptions) er
 	case *pgx.Conn:
 		return t.beginPinned(ctx, db, o)
 	}
-	tx, err := db.BeginTx(ctx, o)
+	tx, err := db.BeginTx(withWishes(ctx, &t.wishes), o)
 	if err != nil {
 		return err
 	}
-	if own, ok := tx.(*pgxTx); ok { // the type is built on a Pool
+	own, built := tx.(*pgxTx) // the type is built on a Pool
+	if t.wishes.check == Ledger && (!built || own.wishes.check != Ledger) {
+		_ = tx.Rollback(ctx) // the error below says why
+		return policy.Permanent(errForeignLedger)
+	}
+	if built {
 		fn, wishes := t.fn, t.wishes
 		*t = *own
 		t.fn, t.wishes, own.over = fn, wishes, true
 		t.link.tx.wishes.verify, t.link.tx.wishes.name = wishes.verify, wishes.name
 		return nil
 	}
-	if t.wishes.check == Ledger {
-		_ = tx.Rollback(ctx) // the error below says why
-		return policy.Permanent(errForeignLedger)
-	}
 	t.Tx, t.conn = tx, tx.Conn()
 	if t.conn != nil {
 		t.link = ensureLink(t.conn.PgConn())
-		t.link.txErr, t.link.ended = nil, false // the rest belongs to the Pool that may be below
+		t.link.txErr = nil // the rest belongs to the Pool that may be below
 	}
 	return nil
+}
+
+type txWishesKey struct{}
+
+// withWishes lets Pool.BeginTx know what WithPgxTx wants, through a type of the user's in between.
+func withWishes(ctx context.Context, w *txWishes) context.Context {
+	return context.WithValue(ctx, txWishesKey{}, w)
+}
+
+func wishesFrom(ctx context.Context) (w txWishes) {
+	if p, ok := ctx.Value(txWishesKey{}).(*txWishes); ok {
+		w = *p
+	}
+	return w
 }
 
 // beginOn begins on a connection of a pool. BEGIN has no effect that outlives its connection, so one that meets a dead
@@ -129,12 +144,14 @@ func (t *pgxTx) Rollback(ctx context.Context) error {
 		return pgx.ErrTxClosed
 	}
 	v := verdictNone
-	if t.conn != nil && (t.conn.PgConn().TxStatus() == 'I' || t.link.ended) {
-		v = verdictEnded
-	}
 	defer func() { t.end(v) }()
 	if t.own != nil {
-		return rollback(ctx, t.conn)
+		var err error
+		v, err = unsettle(ctx, t.conn, t.link, t.fn != nil)
+		return err
+	}
+	if t.conn != nil && t.conn.PgConn().TxStatus() == 'I' {
+		v = verdictEnded
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
 	defer cancel()
@@ -178,7 +195,7 @@ func (t *pgxTx) commit(ctx context.Context) (v verdict, err error) {
 	if t.own == nil {
 		return foreignVerdict(ctx, t.core, t.Tx.Commit(ctx), t.wishes)
 	}
-	return settle(ctx, t.core, t.conn, t.link, orDefault(t.commitQuery, plainCommit))
+	return settle(ctx, t.core, t.conn, t.link, orDefault(t.commitQuery, plainCommit), t.fn != nil)
 }
 
 func (t *pgxTx) abandon(ctx context.Context) (ended bool) {
@@ -186,7 +203,7 @@ func (t *pgxTx) abandon(ctx context.Context) (ended bool) {
 		return false
 	}
 	err := t.Rollback(ctx)
-	return t.own == nil && errors.Is(err, pgx.ErrTxClosed)
+	return t.verdict == verdictEnded || t.own == nil && errors.Is(err, pgx.ErrTxClosed)
 }
 
 // pgxNested is a closure inside the transaction of an outer one.

@@ -136,7 +136,7 @@ func configurePool(cfg *pgxpool.Config, s settings, opts []Option) (*core, error
 		}
 		return nil
 	}
-	core.dialWith(primaryDialer(cfg.ConnConfig, cfg.BeforeConnect, after))
+	core.dialWith(cfg.ConnConfig, primaryDialer(cfg.ConnConfig, cfg.BeforeConnect, after))
 	cfg.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 		l := newLink(conn.PgConn())
 		l.core, l.tracer = core, core.tracer
@@ -168,8 +168,8 @@ func (c *core) usable(ctx context.Context, conn *pgx.Conn) bool {
 
 func (p *Pool) retrypgCore() *core { return p.core }
 
-// Close closes the pool and ends the waits of all its callers with ErrClosed. It waits, as pgxpool does, until all
-// connections have been given back.
+// Close closes the pool and ends the waits for the server of all its callers, with ErrClosed. It waits, as pgxpool does,
+// until all connections have been given back.
 func (p *Pool) Close() {
 	_ = p.core.close() // telemetry's unregistering: nothing that a caller could act upon
 	p.Pool.Close()
@@ -332,7 +332,7 @@ func (p *Pool) Begin(ctx context.Context) (pgx.Tx, error) { return p.BeginTx(ctx
 // nil if and only if it committed, and a *CommitUnknownError where nothing is known. As with pgxpool, the connection is
 // given back by Commit or Rollback.
 func (p *Pool) BeginTx(ctx context.Context, o pgx.TxOptions) (pgx.Tx, error) {
-	t := &pgxTx{core: p.core}
+	t := &pgxTx{core: p.core, wishes: wishesFrom(ctx)}
 	if err := t.beginOn(ctx, p.Acquire, o); err != nil {
 		return nil, err
 	}

@@ -46,6 +46,14 @@ func (s *session) use() (fresh bool) {
 	return fresh
 }
 
+// sending tells the link of a text that is about to be sent, if a transaction of BeginTx is open.
+func (s *session) sending(ctx context.Context, query string, args bool) error {
+	if s.tx == nil || s.pgx.IsClosed() {
+		return nil
+	}
+	return s.link.sending(ctx, s.pgx, query, args)
+}
+
 // ExecContext implements driver.ExecerContext.
 func (s *session) ExecContext(ctx context.Context, query string, argsV []driver.NamedValue) (driver.Result, error) {
 	fresh := s.use()
@@ -57,20 +65,18 @@ func (s *session) ExecContext(ctx context.Context, query string, argsV []driver.
 		args[i] = argsV[i].Value
 	}
 	mark, was := s.link.mark(), s.pgx.PgConn().TxStatus()
-	if s.tx != nil {
-		s.link.sending(query)
+	if err := s.sending(ctx, query, len(args) > 0); err != nil {
+		return nil, s.failed(ctx, err, fresh, true)
 	}
 	tag, err := s.pgx.Exec(ctx, query, args...)
 	if err != nil {
-		s.link.noteLost(query)
 		return nil, s.failed(ctx, err, fresh, s.link.sentSince(mark))
 	}
-	switch {
-	case s.tx == nil:
-	case was != 'I' && s.pgx.PgConn().TxStatus() == 'I':
-		s.tx.textTag = textEnd(was, query, tag.String())
-	default:
+	if s.tx != nil {
 		s.link.sent(tag)
+		if was != 'I' && s.pgx.PgConn().TxStatus() == 'I' {
+			s.tx.textTag = textEnd(was, query, tag.String())
+		}
 	}
 	return driver.RowsAffected(tag.RowsAffected()), nil
 }
@@ -79,12 +85,11 @@ func (s *session) ExecContext(ctx context.Context, query string, argsV []driver.
 func (s *session) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
 	fresh := s.use()
 	mark := s.link.mark()
-	if s.tx != nil {
-		s.link.sending(query)
+	if err := s.sending(ctx, query, len(args) > 0); err != nil {
+		return nil, s.failed(ctx, err, fresh, true)
 	}
 	rows, err := s.stdConn.QueryContext(ctx, query, args)
 	if err != nil {
-		s.link.noteLost(query)
 		return nil, s.failed(ctx, err, fresh, s.link.sentSince(mark))
 	}
 	return rows, nil
@@ -96,6 +101,9 @@ func (s *session) PrepareContext(ctx context.Context, query string) (driver.Stmt
 	fresh := s.use()
 	if s.pgx.IsClosed() {
 		return nil, s.failed(ctx, driver.ErrBadConn, fresh, false)
+	}
+	if err := s.sending(ctx, query, false); err != nil { // its executions are of the same text
+		return nil, s.failed(ctx, err, fresh, true)
 	}
 	stmt, err := s.stdConn.PrepareContext(ctx, query)
 	if err != nil {
@@ -169,7 +177,8 @@ func (s *session) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx
 		return nil, s.failed(ctx, err, fresh, true)
 	}
 	record.begun(s)
-	s.tx = &sessionTx{session: s, ctx: ctx, record: record}
+	// Without the record: hooks get the context, and may begin a transaction of their own with it.
+	s.tx = &sessionTx{session: s, ctx: withoutRecord(ctx), record: record}
 	return s.tx, nil
 }
 

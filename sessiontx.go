@@ -21,14 +21,15 @@ var _ driver.Tx = (*sessionTx)(nil)
 // Commit implements driver.Tx. It returns nil if and only if the transaction committed, the original error if it did not,
 // and a *CommitUnknownError if nothing is known.
 func (t *sessionTx) Commit() error {
-	defer t.record.lock()()
 	if t.done {
 		return pgx.ErrTxClosed
 	}
-	v, err := settle(t.ctx, t.session.core, t.session.pgx, t.session.link, plainCommit)
+	// Not under the record's lock: the user's hooks are called.
+	v, err := settle(t.ctx, t.session.core, t.session.pgx, t.session.link, plainCommit, t.record != nil)
 	if v == verdictEnded && t.textTag == "COMMIT" {
 		err = nil // scripts end with it, and it did what was asked for
 	}
+	defer t.record.lock()()
 	t.end(v)
 	return err
 }
@@ -39,11 +40,7 @@ func (t *sessionTx) Rollback() error {
 	if t.done {
 		return pgx.ErrTxClosed
 	}
-	v := verdictNone
-	if t.session.pgx.PgConn().TxStatus() == 'I' || t.session.link.ended {
-		v = verdictEnded
-	}
-	err := rollback(t.ctx, t.session.pgx)
+	v, err := unsettle(t.ctx, t.session.pgx, t.session.link, t.record != nil)
 	t.end(v)
 	return err
 }

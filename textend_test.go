@@ -50,13 +50,15 @@ func TestTextsThatMaySwitchTransactionsAreSeen(t *testing.T) {
 		"/* a */ commit and chain", "-- a\nROLLBACK  AND\nCHAIN", "abort and chain;", "begin; commit; begin", "select 1; prepare transaction 'x'; begin",
 		"select 'a;b'; commit", "$$ not read for certain ; commit",
 	} {
-		require.True(t, maySwitchTransaction(sql), sql)
+		may, _ := maySwitchTransaction(sql)
+		require.True(t, may, sql)
 	}
 	for _, sql := range []string{
 		"", "select 1", "select 1;", "select 1 ; \n", "insert into t values ('commit; begin')", "update chain set commit = 1", "commit", "rollback",
 		"savepoint a", "select 1; select 2", "release savepoint commit_chain", "insert into chain values ('end')",
 	} {
-		require.False(t, maySwitchTransaction(sql), sql)
+		may, _ := maySwitchTransaction(sql)
+		require.False(t, may, sql)
 	}
 }
 
@@ -78,7 +80,8 @@ func FuzzTextsThatEndATransactionInTheMiddleAreSeen(f *testing.F) {
 	f.Add("select 'it''s'", "insert into t values (1)")
 	f.Add("/* ; */ select $a$;$a$", "select 2")
 	f.Fuzz(func(t *testing.T, before, after string) {
-		_ = maySwitchTransaction(before)
+		_, _ = maySwitchTransaction(before)
+		_, _ = settingOf(before)
 		_ = mayWrite(before)
 		text := sqlText{s: before}
 		for text.i < len(text.s) {
@@ -91,6 +94,7 @@ func FuzzTextsThatEndATransactionInTheMiddleAreSeen(f *testing.F) {
 		if strings.Trim(after, "; \t\r\n\f") == "" {
 			return
 		}
-		require.True(t, maySwitchTransaction(before+"\n; commit; "+after), "%q, %q", before, after)
+		may, _ := maySwitchTransaction(before + "\n; commit; " + after)
+		require.True(t, may, "%q, %q", before, after)
 	})
 }

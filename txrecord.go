@@ -35,10 +35,10 @@ func stateOf(conn *pgx.Conn, l *link) txState {
 	status := conn.PgConn().TxStatus()
 	st := txState{
 		// By SQL: COMMIT or ROLLBACK, which cannot be told apart. A closed connection keeps the last status.
-		ended:   status == 'I' || l != nil && l.ended,
+		ended:   status == 'I' || l != nil && (l.tx.texts.over || l.lostEnd()),
 		sound:   !conn.IsClosed() && status == 'T',
 		lost:    conn.IsClosed(),
-		primary: conn.PgConn().ParameterStatus("in_hot_standby") == "off",
+		primary: conn.PgConn().ParameterStatus("in_hot_standby") == "off" && (l == nil || !l.pooled),
 	}
 	if l != nil && l.txErr != nil {
 		st.aborted = l.txErr
@@ -63,6 +63,14 @@ type txRecordKey struct{}
 
 func withRecord(ctx context.Context, r *txRecord) context.Context {
 	return context.WithValue(ctx, txRecordKey{}, r)
+}
+
+// withoutRecord returns ctx for what is not the transaction of the record that it may carry.
+func withoutRecord(ctx context.Context) context.Context {
+	if recordFrom(ctx) == nil {
+		return ctx
+	}
+	return withRecord(ctx, nil)
 }
 
 // recordFrom returns the record of the WithTx that ctx belongs to, or nil.

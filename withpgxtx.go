@@ -13,8 +13,9 @@ type PgxTxBeginner interface {
 	BeginTx(ctx context.Context, opts pgx.TxOptions) (pgx.Tx, error)
 }
 
-// WithPgxTx is WithTx for pgx: db is a pool of NewPool, a pool with ConfigurePool, any other pool, or a connection. With
-// the first two, verdicts rest on what was sent and answered. All that is said of WithTx holds.
+// WithPgxTx is WithTx for pgx: db is a pool of NewPool, a pool with ConfigurePool, any other pool, or a connection. All that
+// is said of WithTx holds. On connections that were not dialled by us it is not known what was sent, so that more is asked of
+// the server, and pgx's requests to cancel are not held back.
 func WithPgxTx(ctx context.Context, db PgxTxBeginner, opts TxOptions, fn func(ctx context.Context, tx pgx.Tx) error) error {
 	if fn == nil {
 		return ErrNilFunc

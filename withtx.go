@@ -171,7 +171,11 @@ func (t *sqlTx) commit(ctx context.Context) (verdict, error) {
 
 func (t *sqlTx) abandon(ctx context.Context) (ended bool) {
 	err := t.tx.Rollback()
-	return t.record.session == nil && errors.Is(err, sql.ErrTxDone) && ctx.Err() == nil
+	defer t.record.lock()()
+	if t.record.session != nil {
+		return t.record.over && t.record.verdict == verdictEnded
+	}
+	return errors.Is(err, sql.ErrTxDone) && ctx.Err() == nil
 }
 
 var errForeignLedger = errors.New("retrypg: TxOptions.Commit is Ledger, which needs a database of retrypg's own driver, a retrypg.Pool or one of pgx's pools and connections")

@@ -66,7 +66,7 @@ func TestLedgerThatMayNotBeWrittenIsAnErrorThatSaysWhatIsMissing(t *testing.T) {
 	db := openDB(t, withKey(s.dsn, "user", "reader"), retrypg.Hooks{}, retrypg.WithCommitCheck(retrypg.Ledger))
 	for _, prepare := range []string{
 		"revoke create on schema public from public",
-		`create table public.retrypg_ledger (begun bigint not null default (extract(epoch from transaction_timestamp()) * 1000000)::bigint, token uuid not null, primary key (begun, token))`,
+		`create table public.retrypg_ledger (begun bigint not null default (extract(epoch from transaction_timestamp()) * 1000000)::bigint, keep bigint not null, token uuid not null, primary key (begun, token))`,
 	} {
 		_, err := s.admin.Exec(ctx, prepare)
 		require.NoError(t, err)
@@ -89,7 +89,7 @@ func TestOldTokensAreDeletedInTheCourseOfNormalUse(t *testing.T) {
 	db := openDB(t, s.dsn, retrypg.Hooks{}, retrypg.WithCommitCheck(retrypg.Ledger), retrypg.WithLedgerRetention(retrypg.DefaultLedgerRetention))
 	require.NoError(t, retrypg.WithTx(ctx, db, retrypg.TxOptions{}, nothing))
 	_, err := s.admin.Exec(ctx, `insert into public.retrypg_ledger
-		select (extract(epoch from now() - interval '2 hours') * 1000000)::bigint, gen_random_uuid() from generate_series(1, 2500)`)
+		select (extract(epoch from now() - interval '2 hours') * 1000000)::bigint, 3600000000, gen_random_uuid() from generate_series(1, 2500)`)
 	require.NoError(t, err)
 	rows := func() (n int) {
 		require.NoError(t, s.admin.QueryRow(ctx, "select count(*) from public.retrypg_ledger").Scan(&n))

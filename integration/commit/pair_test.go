@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"github.com/retrypg/retrypg/integration/leak"
 	"github.com/retrypg/retrypg/internal/pgtest"
 	"github.com/retrypg/retrypg/internal/pgtest/pgt"
 )
@@ -25,7 +26,7 @@ type pair struct {
 // newPair makes a pair with a table of items. With synchronous replication every COMMIT waits for the standby.
 func newPair(t *testing.T, synchronous bool) *pair {
 	t.Helper()
-	noLeaks(t)
+	leak.Check(t)
 	p := &pair{t: t}
 	p.primary = pgt.New(t, pgtest.Options{Name: "first", Fsync: true})
 	p.replication = pgt.Proxy(t, p.primary.Addr())

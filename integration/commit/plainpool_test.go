@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
+	"github.com/retrypg/retrypg/integration/leak"
 	"github.com/retrypg/retrypg/internal/pgtest"
 )
 
@@ -16,7 +17,7 @@ import (
 // connection needs.
 func TestPoolOfPgxItselfIsAskedOverConnectionsThatAreMadeAsItsOwn(t *testing.T) {
 	s := newScene(t)
-	noLeaks(t)
+	leak.Check(t)
 	ctx := t.Context()
 	cfg, err := pgxpool.ParseConfig(withKey(s.dsn, "user", "expired"))
 	require.NoError(t, err)

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/integration/leak"
 	"github.com/retrypg/retrypg/internal/pgtest"
 	"github.com/retrypg/retrypg/internal/pgtest/pgt"
 )
@@ -70,7 +71,7 @@ func (w *waiting) told() error {
 
 // TestCommitWhoseWaitForAStandbyIsEndedByTheServerIsCommittedAndMarked: by pg_cancel_backend, or with the connection.
 func TestCommitWhoseWaitForAStandbyIsEndedByTheServerIsCommittedAndMarked(t *testing.T) {
-	noLeaks(t)
+	leak.Check(t)
 	for name, end := range map[string]func(c *pgtest.Cluster, ctx context.Context, where string) (int, error){
 		"cancel":    (*pgtest.Cluster).CancelBackends,
 		"terminate": (*pgtest.Cluster).TerminateBackends,
@@ -93,7 +94,7 @@ func TestCommitWhoseWaitForAStandbyIsEndedByTheServerIsCommittedAndMarked(t *tes
 // TestContextThatEndsDoesNotEndTheWaitForAStandby: neither by a request to cancel nor by a fence. What the client is told
 // is that it does not know, and later that it committed.
 func TestContextThatEndsDoesNotEndTheWaitForAStandby(t *testing.T) {
-	noLeaks(t)
+	leak.Check(t)
 	for _, check := range []retrypg.CommitCheck{retrypg.XID, retrypg.Ledger, retrypg.NoCheck} {
 		for _, overPgx := range []bool{false, true} {
 			t.Run(check.String(), func(t *testing.T) {

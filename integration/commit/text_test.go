@@ -76,6 +76,7 @@ func TestReadOnlyTransactionThatWasMadeReadWriteIsNotTakenForOne(t *testing.T) {
 	db := openDB(t, s.dsn, retrypg.Hooks{})
 	for _, text := range []string{
 		"set transaction read write", "/* now */ SET LOCAL transaction_read_only = off", "begin read write", "start transaction read write",
+		"reset transaction_read_only",
 	} {
 		tx, err := db.BeginTx(t.Context(), &sql.TxOptions{ReadOnly: true})
 		require.NoError(t, err)
@@ -98,14 +99,14 @@ func TestBeginOfAReadWriteTransactionAndItsQuestionAreOneMessage(t *testing.T) {
 		check retrypg.CommitCheck
 		want  string
 	}{
-		{retrypg.XID, "begin isolation level serializable; select pg_catalog.pg_current_xact_id() as x, pg_catalog.pg_backend_pid() as p"},
-		{retrypg.NoCheck, "begin isolation level serializable"},
-		{retrypg.Ledger, `begin isolation level serializable; insert into "public"."retrypg_ledger" (token) values ('`},
+		{retrypg.XID, "begin isolation level read committed; select pg_catalog.pg_current_xact_id() as x, pg_catalog.current_setting('transaction_isolation') as i, pg_catalog.pg_backend_pid() as p"},
+		{retrypg.NoCheck, "begin isolation level read committed"},
+		{retrypg.Ledger, `begin isolation level read committed; insert into "public"."retrypg_ledger" (keep, token) values (3600000000, '`},
 	} {
 		for name, begin := range map[string]func() error{
 			"database/sql": func() error {
 				tx, err := openDB(t, s.dsn, retrypg.Hooks{}, retrypg.WithCommitCheck(tc.check)).
-					BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelSerializable})
+					BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 				if err == nil {
 					err = tx.Commit()
 				}
@@ -113,7 +114,7 @@ func TestBeginOfAReadWriteTransactionAndItsQuestionAreOneMessage(t *testing.T) {
 			},
 			"pgx": func() error {
 				pool := openPool(t, s.dsn, retrypg.Hooks{}, retrypg.WithCommitCheck(tc.check))
-				tx, err := pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.Serializable})
+				tx, err := pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
 				if err == nil {
 					err = tx.Commit(ctx)
 				}
@@ -189,15 +190,17 @@ func TestBatchThatSwitchesTransactionsIsNeverToldWrong(t *testing.T) {
 func TestTransactionThatIsReadOnlyByDefaultNeedsNoToken(t *testing.T) {
 	s := newScene(t)
 	db := openDB(t, withKey(s.dsn, "default_transaction_read_only", "on"), retrypg.Hooks{}, retrypg.WithCommitCheck(retrypg.Ledger))
-	_, err := s.admin.Exec(t.Context(), `create table public.retrypg_ledger (begun bigint not null default 0, token uuid not null, primary key (begun, token))`)
+	_, err := s.admin.Exec(t.Context(), `create table public.retrypg_ledger (begun bigint not null default 0, keep bigint not null, token uuid not null, primary key (begun, token))`)
 	require.NoError(t, err)
-	s.proxy.OnMessage(pgtest.Sending("commit"), pgtest.CutBefore(pgtest.Both, pgtest.FIN))
-	runs := 0
-	require.NoError(t, retrypg.WithTx(t.Context(), db, retrypg.TxOptions{}, func(ctx context.Context, tx *sql.Tx) error {
-		runs++
-		return tx.QueryRowContext(ctx, "select 1").Scan(new(int))
-	}))
-	require.Equal(t, 2, runs)
+	for _, level := range []sql.IsolationLevel{sql.LevelDefault, sql.LevelSerializable} {
+		s.proxy.OnMessage(pgtest.Sending("commit"), pgtest.CutBefore(pgtest.Both, pgtest.FIN))
+		runs := 0
+		require.NoError(t, retrypg.WithTx(t.Context(), db, retrypg.TxOptions{Isolation: level}, func(ctx context.Context, tx *sql.Tx) error {
+			runs++
+			return tx.QueryRowContext(ctx, "select 1").Scan(new(int))
+		}))
+		require.Equal(t, 2, runs, level)
+	}
 }
 
 // begin begins a transaction over database/sql or pgx.

@@ -101,7 +101,8 @@ func TestLedgerTellsTheTruthWhereAnIdWasUsedAgain(t *testing.T) {
 // TestVerifyIsAskedWhereAnIdMayHaveBeenUsedAgain, of the new primary.
 func TestVerifyIsAskedWhereAnIdMayHaveBeenUsedAgain(t *testing.T) {
 	p := newPair(t, false)
-	db := openDB(t, p.proxy.DSN(), retrypg.Hooks{})
+	var told []string
+	db := openDB(t, p.proxy.DSN(), retrypg.Hooks{CommitChecked: func(_ context.Context, i retrypg.CommitCheckInfo) { told = append(told, i.Outcome) }})
 	runs, asked := 0, 0
 	require.NoError(t, p.loseWithPrimary(db, "a", retrypg.TxOptions{
 		Verify: func(ctx context.Context, db retrypg.Querier) (committed bool, err error) {
@@ -111,5 +112,6 @@ func TestVerifyIsAskedWhereAnIdMayHaveBeenUsedAgain(t *testing.T) {
 		},
 	}, &runs))
 	require.Equal(t, []int{2, 1}, []int{runs, asked})
+	require.Equal(t, []string{"not_applied"}, told)
 	require.Equal(t, 1, itemA(t, p.standby))
 }

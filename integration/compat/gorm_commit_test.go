@@ -19,6 +19,7 @@ import (
 // transactions are not run again; what it is told is what is there.
 func TestGORMIsToldTheTruthOfACommitWhoseAnswerWasLost(t *testing.T) {
 	const times = 20
+	rare := map[string]int{"never delivered": 3, "delivered late": 5}
 	server := pgt.Shared(t)
 	proxy := pgt.Proxy(t, server.Cluster.Addr())
 	handle, err := retrypg.OpenDB(proxy.DSN("dbname=" + server.Name))
@@ -54,16 +55,31 @@ func TestGORMIsToldTheTruthOfACommitWhoseAnswerWasLost(t *testing.T) {
 		"the answer was dropped":       {pgtest.Reply("commit"), pgtest.CutBefore(pgtest.Both, pgtest.FIN), true},
 		"a half of the answer":         {pgtest.Reply("commit"), pgtest.CutInside(pgtest.Both, pgtest.FIN), true},
 		"no ReadyForQuery":             {pgtest.ReplyReady("commit"), pgtest.CutBefore(pgtest.Both, pgtest.FIN), true},
+		"never delivered":              {pgtest.Sending("commit"), pgtest.DeliverLate(pgtest.FIN), false},
+		"the client's side was reset":  {pgtest.Sent("commit"), pgtest.CutAfter(pgtest.Client, pgtest.RST), true},
+		"delivered late":               {pgtest.Sending("commit"), pgtest.DeliverLate(pgtest.FIN), true},
 	}
 	before, after := 0, 0
 	for way, run := range ways {
 		for name, cut := range cuts {
-			for i := range times {
+			n := times
+			if rare[name] > 0 {
+				n = rare[name]
+			}
+			for i := range n {
 				id := fmt.Sprintf("%s, %s %d", way, name, i)
-				proxy.OnMessage(cut.match, cut.action)
+				rule := proxy.OnMessage(cut.match, cut.action)
+				if name == "delivered late" {
+					go func() {
+						if rule.Wait(t.Context()) == nil {
+							rule.Release()
+						}
+					}()
+				}
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 				err := run(db.WithContext(ctx), id)
 				cancel()
+				rule.Release()
 				var n int64
 				require.NoError(t, db.Raw("select count(*) from item where id = ?", id).Scan(&n).Error)
 				if cut.applied {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"testing"
 
+	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/attribute"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
@@ -214,6 +215,14 @@ func TestLostCommitsAndEvictionsAreCountedByWhatBecameOfThem(t *testing.T) {
 	p.OnMessage(pgtest.Sent("commit"), pgtest.CutAfter(pgtest.Client, pgtest.FIN))
 	require.ErrorIs(t, retrypg.WithTx(ctx, db, retrypg.TxOptions{Commit: retrypg.NoCheck}, nothing), retrypg.ErrCommitUnknown)
 	require.EqualValues(t, 1, m.value(t, "retry.commit_checks", "retry.commit_outcome", "unknown"))
+
+	require.Empty(t, m.read(t, "retry.commit_unreplicated"))
+	p.OnMessage(pgtest.Reply("commit"), pgtest.CutBefore(pgtest.Both, pgtest.FIN).Telling(&pgproto3.NoticeResponse{
+		Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: "57P01", Routine: "SyncRepWaitForLSN",
+	}))
+	require.NoError(t, retrypg.WithTx(ctx, db, retrypg.TxOptions{}, nothing), "the server has said that it committed")
+	require.EqualValues(t, 1, m.value(t, "retry.commit_unreplicated"))
+	require.EqualValues(t, 1, m.value(t, "retry.commit_checks", "retry.commit_outcome", "committed"), "nothing had to be asked")
 }
 
 func TestStateOfTheBreakerAndTheBudgetCanBeRead(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/integration/leak"
 	"github.com/retrypg/retrypg/internal/pgtest"
 	"github.com/retrypg/retrypg/internal/pgtest/pgt"
 	"github.com/retrypg/retrypg/policy"
@@ -172,7 +173,7 @@ func TestWaitReadyEndsWithItsDeadlineAndTellsTheState(t *testing.T) {
 }
 
 func TestWaitReadyRefusesBadInput(t *testing.T) {
-	noLeaks(t)
+	leak.Check(t)
 	ctx := within(t)
 	require.ErrorIs(t, retrypg.WaitReadyDB(ctx, nil), retrypg.ErrNilDB)
 	require.ErrorIs(t, retrypg.WaitReadyDB(ctx, (*sql.DB)(nil)), retrypg.ErrNilDB)

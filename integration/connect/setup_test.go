@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/integration/leak"
 	"github.com/retrypg/retrypg/internal/pgtest"
 	"github.com/retrypg/retrypg/internal/pgtest/pgt"
 )
@@ -32,7 +33,7 @@ func within(t *testing.T) context.Context {
 // newCluster starts a cluster of the test's own, and sees to it that the test leaves no goroutine behind.
 func newCluster(t *testing.T, opts pgtest.Options) *pgtest.Cluster {
 	t.Helper()
-	noLeaks(t)
+	leak.Check(t)
 	return pgt.New(t, opts)
 }
 
@@ -40,7 +41,7 @@ func newCluster(t *testing.T, opts pgtest.Options) *pgtest.Cluster {
 func newDatabase(t *testing.T) *pgt.Database {
 	t.Helper()
 	d := pgt.Shared(t)
-	noLeaks(t)
+	leak.Check(t)
 	return d
 }
 

@@ -269,3 +269,24 @@ func TestWithoutTelemetryNothingIsRecorded(t *testing.T) {
 	tree := r.trace(t, func(ctx context.Context) { require.NoError(t, db.PingContext(ctx)) })
 	require.Equal(t, "caller", tree.String())
 }
+
+// TestACheckOfALostCommitIsAnOperationUnderItsTransaction.
+func TestACheckOfALostCommitIsAnOperationUnderItsTransaction(t *testing.T) {
+	d, p := newProxied(t)
+	r := newTracer(t)
+	db := open(t, through(p, d), r.option())
+	require.NoError(t, db.PingContext(within(t)))
+	p.OnMessage(pgtest.Reply("commit"), pgtest.CutBefore(pgtest.Both, pgtest.FIN))
+	tree := r.trace(t, func(ctx context.Context) {
+		require.NoError(t, retrypg.WithTx(ctx, db, retrypg.TxOptions{Name: "transfer"}, func(context.Context, *sql.Tx) error { return nil }))
+	})
+	transaction := tree.at("retrypg.transaction")
+	check := transaction.at("retrypg.commit_check")
+	require.NotNil(t, check, "%v", tree)
+	got := values(check.Attributes())
+	require.Equal(t, "committed", got["retry.commit_outcome"], "%v", got)
+	require.Equal(t, "false", got["retry.commit_fenced"], "%v", got)
+	require.NotEmpty(t, got["retry.commit_asked"], "%v", got)
+	require.Equal(t, codes.Unset, check.Status().Code)
+	require.NotNil(t, check.at("retrypg.connect"), "the connection that is asked over: %v", tree)
+}

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/integration/leak"
 	"github.com/retrypg/retrypg/internal/pgtest"
 	"github.com/retrypg/retrypg/internal/pgtest/pgt"
 )
@@ -207,7 +208,7 @@ func TestNameThatIsNotKnownYetIsWaitedFor(t *testing.T) {
 }
 
 func TestNameThatIsNeverFoundEndsWithTheDeadline(t *testing.T) {
-	noLeaks(t)
+	leak.Check(t)
 	db := open(t, pgtest.DSN([]string{"db.invalid:5432"}, "password="+password)) // RFC 6761: never registered
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()

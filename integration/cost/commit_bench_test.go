@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver to compare with
 	"github.com/stretchr/testify/require"
 
@@ -74,8 +75,15 @@ func server(b *testing.B) *pgtest.Cluster {
 	return c
 }
 
-// BenchmarkTransactionWithOneStatement is a whole read-write transaction: BEGIN, one INSERT, COMMIT.
-func BenchmarkTransactionWithOneStatement(b *testing.B) {
+// insert is a statement that writes.
+func insert(ctx context.Context, tx *sql.Tx) error {
+	_, err := tx.ExecContext(ctx, "insert into item (note) values ($1)", "note")
+	return err
+}
+
+// compareTransactions compares BEGIN, what statement does, and COMMIT with pgx's own driver.
+func compareTransactions(b *testing.B, level sql.IsolationLevel, statement func(ctx context.Context, tx *sql.Tx) error) {
+	b.Helper()
 	c := server(b)
 	variants := []variant{{name: "pgx"}, {name: "off"}, {name: "xid"}, {name: "ledger"}}
 	for i := range variants {
@@ -86,79 +94,66 @@ func BenchmarkTransactionWithOneStatement(b *testing.B) {
 		}
 		db := openDB(b, driver, dsn)
 		v.run = func(ctx context.Context) error {
-			tx, err := db.BeginTx(ctx, nil)
+			tx, err := db.BeginTx(ctx, &sql.TxOptions{Isolation: level})
 			if err != nil {
 				return err
 			}
-			if _, err = tx.ExecContext(ctx, "insert into item (note) values ($1)", "note"); err != nil {
+			if err := statement(ctx, tx); err != nil {
 				return err
 			}
 			return tx.Commit()
 		}
 	}
 	compare(b, variants)
+}
+
+// BenchmarkTransactionWithOneStatement is a whole read-write transaction: BEGIN, one INSERT, COMMIT.
+func BenchmarkTransactionWithOneStatement(b *testing.B) {
+	compareTransactions(b, sql.LevelDefault, insert)
+}
+
+// BenchmarkTransactionThatKeepsItsSnapshot is the same at REPEATABLE READ, which is asked before its COMMIT.
+func BenchmarkTransactionThatKeepsItsSnapshot(b *testing.B) {
+	compareTransactions(b, sql.LevelRepeatableRead, insert)
 }
 
 // BenchmarkTransactionThatOnlyReads is BEGIN, one SELECT, COMMIT in a transaction that was not declared READ ONLY, the one
 // that pays most: with xid its COMMIT has an end to record, with ledger it writes although it need not.
 func BenchmarkTransactionThatOnlyReads(b *testing.B) {
-	c := server(b)
-	variants := []variant{{name: "pgx"}, {name: "off"}, {name: "xid"}, {name: "ledger"}}
-	for i := range variants {
-		v := &variants[i]
-		driver, dsn := "retrypg", c.DSN("retry_commit_check="+v.name)
-		if v.name == "pgx" {
-			driver, dsn = "pgx", c.DSN()
-		}
-		db := openDB(b, driver, dsn)
-		v.run = func(ctx context.Context) error {
-			tx, err := db.BeginTx(ctx, nil)
-			if err != nil {
-				return err
-			}
-			var n int
-			if err = tx.QueryRowContext(ctx, "select $1::int", 1).Scan(&n); err != nil {
-				return err
-			}
-			return tx.Commit()
-		}
-	}
-	compare(b, variants)
+	compareTransactions(b, sql.LevelDefault, func(ctx context.Context, tx *sql.Tx) error {
+		var n int
+		return tx.QueryRowContext(ctx, "select $1::int", 1).Scan(&n)
+	})
 }
 
-// BenchmarkBegin is BEGIN alone, rolled back outside of the time.
+// BenchmarkBegin is BEGIN alone, on a connection of a pool, rolled back outside of the time.
 func BenchmarkBegin(b *testing.B) {
 	c := server(b)
-	pool, err := retrypg.NewPool(b.Context(), c.DSN("pool_max_conns=1"))
+	ours, err := retrypg.NewPool(b.Context(), c.DSN("pool_max_conns=1"))
 	require.NoError(b, err)
-	defer pool.Close()
-	plain, err := pgx.Connect(b.Context(), c.DSN())
+	defer ours.Close()
+	plain, err := pgxpool.New(b.Context(), c.DSN("pool_max_conns=1"))
 	require.NoError(b, err)
-	defer func() { _ = plain.Close(context.Background()) }()
-	var open pgx.Tx
-	begin := func(db interface {
-		Begin(context.Context) (pgx.Tx, error)
-	},
-	) func(context.Context) error {
-		return func(ctx context.Context) (err error) {
-			open, err = db.Begin(ctx)
-			return err
-		}
-	}
+	defer plain.Close()
 	var times [2][]time.Duration
 	for n := range max(b.N, 2) {
-		i := n % 2
-		run := [2]func(context.Context) error{begin(plain), begin(pool)}[i]
-		began := time.Now()
-		require.NoError(b, run(b.Context()))
-		times[i] = append(times[i], time.Since(began))
-		require.NoError(b, open.Rollback(b.Context()))
+		for i := range 2 {
+			i = (i + n) % 2
+			db := [2]interface {
+				Begin(context.Context) (pgx.Tx, error)
+			}{plain, ours}[i]
+			began := time.Now()
+			tx, err := db.Begin(b.Context())
+			times[i] = append(times[i], time.Since(began))
+			require.NoError(b, err)
+			require.NoError(b, tx.Rollback(b.Context()))
+		}
 	}
 	for i := range times {
 		slices.Sort(times[i])
 	}
-	floor, ours := times[0][len(times[0])/2], times[1][len(times[1])/2]
+	floor, own := times[0][len(times[0])/2], times[1][len(times[1])/2]
 	b.ReportMetric(0, "ns/op")
-	b.ReportMetric(float64(floor)/1000, "pgx-µs")
-	b.ReportMetric(float64(ours-floor)/1000, "more-µs")
+	b.ReportMetric(float64(floor)/1000, "pgxpool-µs")
+	b.ReportMetric(float64(own-floor)/1000, "more-µs")
 }

@@ -13,12 +13,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/integration/leak"
 	"github.com/retrypg/retrypg/internal/pgtest"
 	"github.com/retrypg/retrypg/internal/pgtest/pgt"
 )
 
 func TestServerThatTakesNoConnectionsYetOrAnyMoreIsWaitedFor(t *testing.T) {
-	noLeaks(t)
+	leak.Check(t)
 	c := pgt.New(t, pgtest.Options{})
 	ctx, cancel := context.WithTimeout(t.Context(), pgt.Timeout)
 	defer cancel()

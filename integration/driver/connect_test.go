@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/integration/leak"
 	"github.com/retrypg/retrypg/internal/pgtest"
 	"github.com/retrypg/retrypg/internal/pgtest/pgt"
 )
@@ -79,7 +80,7 @@ func (r refusal) requireOurs(t *testing.T, ctx context.Context, dsn string) {
 }
 
 func TestRefusedConnectionIsRetriedOnlyWhereWaitingHeals(t *testing.T) {
-	noLeaks(t)
+	leak.Check(t)
 	c := pgt.New(t, pgtest.Options{
 		TLS:      true,
 		Settings: map[string]string{"max_connections": "8", "superuser_reserved_connections": "3", "max_wal_senders": "0"},
@@ -223,7 +224,7 @@ func TestUnreachableServerIsWaitedFor(t *testing.T) {
 
 // The names of hosts are looked up by a resolver whose server says that there is no such host.
 func TestHostThatIsNotInTheDNSIsWaitedFor(t *testing.T) {
-	noLeaks(t)
+	leak.Check(t)
 	resolver := &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
 		client, server := net.Pipe()
 		go answerNoSuchHost(server)

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/integration/leak"
 	"github.com/retrypg/retrypg/internal/pgtest"
 	"github.com/retrypg/retrypg/internal/pgtest/pgt"
 )
@@ -184,7 +185,7 @@ func TestHealthyConnectionIsNotPingedAtItsCheckout(t *testing.T) {
 }
 
 func TestServerRestartBetweenTwoStatementsIsNobodysError(t *testing.T) {
-	noLeaks(t)
+	leak.Check(t)
 	c := pgt.New(t, pgtest.Options{})
 	db, err := sql.Open(ours, c.DSN())
 	require.NoError(t, err)

@@ -34,8 +34,18 @@ type bouncer struct {
 	admin       *pgx.Conn // of the server, past all of it
 }
 
+const itemTable = "create table item (id text not null)"
+
 // newBouncer starts a server with a table of items, and a PgBouncer before it with up to size server connections.
 func newBouncer(t *testing.T, mode string, size int) *bouncer {
+	t.Helper()
+	server := pgt.New(t, pgtest.Options{Fsync: true})
+	require.NoError(t, server.Exec(t.Context(), itemTable))
+	return newBouncerFor(t, server, mode, size)
+}
+
+// newBouncerFor starts a PgBouncer before a server.
+func newBouncerFor(t *testing.T, server *pgtest.Cluster, mode string, size int) *bouncer {
 	t.Helper()
 	program, err := exec.LookPath("pgbouncer")
 	if err != nil {
@@ -44,8 +54,7 @@ func newBouncer(t *testing.T, mode string, size int) *bouncer {
 	if _, err := os.Stat(program); err != nil {
 		t.Fatalf("PgBouncer is not installed (%v): install the package pgbouncer", err)
 	}
-	b := &bouncer{t: t, server: pgt.New(t, pgtest.Options{Fsync: true})}
-	require.NoError(t, b.server.Exec(t.Context(), "create table item (id text not null)"))
+	b := &bouncer{t: t, server: server}
 	b.back = pgt.Proxy(t, b.server.Addr())
 	port := freePort(t)
 	dir := t.TempDir()

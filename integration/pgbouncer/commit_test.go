@@ -18,6 +18,7 @@ import (
 
 	"github.com/retrypg/retrypg"
 	"github.com/retrypg/retrypg/internal/pgtest"
+	"github.com/retrypg/retrypg/internal/pgtest/pgt"
 )
 
 // cut is one way to lose the answer to a COMMIT, on one side of PgBouncer.
@@ -196,6 +197,44 @@ func TestIdentityIsReadWithEveryTransactionBehindAPooler(t *testing.T) {
 	}
 }
 
+// TestAStandbyThatIsPromotedBehindPgBouncerIsNotTakenForOne: clients' connections outlive that, and what PgBouncer has told
+// them of the server is not true any more.
+func TestAStandbyThatIsPromotedBehindPgBouncerIsNotTakenForOne(t *testing.T) {
+	for _, check := range []retrypg.CommitCheck{retrypg.XID, retrypg.Ledger} {
+		t.Run(check.String(), func(t *testing.T) {
+			primary := pgt.New(t, pgtest.Options{Name: "first", Fsync: true})
+			require.NoError(t, primary.Exec(t.Context(), itemTable))
+			standby := pgt.Standby(t, primary, pgtest.Options{Name: "second"})
+			require.NoError(t, standby.WaitReplayed(t.Context(), primary))
+			b := newBouncerFor(t, standby, "transaction", 4)
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			defer cancel()
+			pool, err := retrypg.NewPool(ctx, b.dsn("pool_max_conns=1"), retrypg.WithCommitCheck(check))
+			require.NoError(t, err)
+			defer pool.Close()
+			require.NoError(t, pool.Ping(ctx), "the connection is made while the server is a standby")
+			require.NoError(t, primary.Kill(ctx))
+			require.NoError(t, standby.Promote(ctx))
+			for range 4 { // what the server reports goes to one client of each of PgBouncer's connections
+				other, err := pgx.Connect(ctx, b.dsn())
+				require.NoError(t, err)
+				_, err = other.Exec(ctx, "select 1")
+				require.NoError(t, err)
+				require.NoError(t, other.Close(ctx))
+			}
+			rule := b.front.OnMessage(pgtest.Reply("commit"), pgtest.CutBefore(pgtest.Both, pgtest.FIN))
+			defer rule.Remove()
+			runs := 0
+			require.NoError(t, retrypg.WithPgxTx(ctx, pool, retrypg.TxOptions{}, func(ctx context.Context, tx pgx.Tx) error {
+				runs++
+				_, err := tx.Exec(ctx, insert("a"))
+				return err
+			}))
+			require.Equal(t, []int{1, 1}, []int{runs, b.items("a")})
+		})
+	}
+}
+
 // TestServerThatCrashesBehindPgBouncerIsNotBelieved: clients' connections to PgBouncer outlive the crash, and ids are handed
 // out again.
 func TestServerThatCrashesBehindPgBouncerIsNotBelieved(t *testing.T) {
@@ -265,6 +304,7 @@ func TestServerThatCrashesBehindPgBouncerIsNotBelieved(t *testing.T) {
 					require.Equal(t, 1, n, id)
 				case errors.Is(err, retrypg.ErrCommitUnknown):
 					unknown++
+					require.ErrorContains(t, err, "crashed or was restarted since", id)
 				default:
 					require.Zero(t, n, "%s: %v", id, err)
 				}

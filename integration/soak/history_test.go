@@ -44,10 +44,11 @@ type history struct {
 	counts map[string]int
 	checks map[string]int // by outcome
 	wrong  []string
+	more   chan struct{} // closed, and replaced, when another write was told ok
 }
 
 func newHistory() *history {
-	return &history{told: map[string]string{}, reads: map[int][]string{}, counts: map[string]int{}, checks: map[string]int{}}
+	return &history{told: map[string]string{}, reads: map[int][]string{}, counts: map[string]int{}, checks: map[string]int{}, more: make(chan struct{})}
 }
 
 // note notes what was told. allowed says whether an unknown is one that the contract allows.
@@ -58,6 +59,8 @@ func (h *history) note(id string, err error, allowed func(*retrypg.CommitUnknown
 	var lost *retrypg.CommitUnknownError
 	switch {
 	case err == nil:
+		close(h.more)
+		h.more = make(chan struct{})
 	case errors.As(err, &lost):
 		word = unknown
 		h.why = append(h.why, id+": "+err.Error())
@@ -78,10 +81,11 @@ func (h *history) check(outcome string) {
 	h.checks[outcome]++
 }
 
-func (h *history) applied() int {
+// applied returns how many writes were told ok, and what is closed when there is another one.
+func (h *history) applied() (n int, more <-chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.counts[ok]
+	return h.counts[ok], h.more
 }
 
 // read notes what a transaction that committed has read of a list.

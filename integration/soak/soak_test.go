@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/integration/leak"
 	"github.com/retrypg/retrypg/internal/pgtest"
 	"github.com/retrypg/retrypg/internal/pgtest/pgt"
 )
@@ -23,6 +24,9 @@ var (
 	soakSeed = flag.Uint64("soak.seed", 0, "decides all that is random; 0 takes one from the clock")
 	soakFor  = flag.Duration("soak.for", 60*time.Second, "how long both checks run together")
 )
+
+// minFaults is how many faults each check meets at least in a run of a minute or more, however slow the machine.
+const minFaults = 52
 
 // recovery is how long a fault may keep the load from going on before the test fails.
 const recovery = 60 * time.Second
@@ -71,6 +75,14 @@ func crashBackend(ctx context.Context, c *pgtest.Cluster, _ *rand.Rand) error {
 
 // TestWhatIsToldIsTrueThroughCrashesAtRandom: in the mode of transaction ids a commit may be unknown if the server says that
 // the id committed, but has crashed or was restarted since. With a ledger none is.
+//
+// Would it notice? PostgreSQL hands out transaction ids again that were not flushed when it crashed. In
+// internal/outcome/decide.go, judge, take the comparison of epochs out:
+//
+//	doubtful := !known || r.server.Timeline != q.Server.Timeline
+//
+// and this test fails, with transactions that were told to be applied and are not there: their ids are those of others by
+// the time of the question.
 func TestWhatIsToldIsTrueThroughCrashesAtRandom(t *testing.T) {
 	seed := *soakSeed
 	if seed == 0 {
@@ -83,13 +95,13 @@ func TestWhatIsToldIsTrueThroughCrashesAtRandom(t *testing.T) {
 }
 
 func soak(t *testing.T, check retrypg.CommitCheck, seed uint64, d time.Duration) {
-	noLeaks(t)
+	leak.Check(t)
 	cluster := pgt.New(t, pgtest.Options{Fsync: true, Settings: map[string]string{
 		"deadlock_timeout": "50ms", "max_connections": "200",
 		// COMMIT waits before it writes, so that many faults meet it.
 		"commit_delay": "3000", "commit_siblings": "0",
 	}})
-	ctx, cancel := context.WithTimeout(t.Context(), d+2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), d+5*time.Minute)
 	defer cancel()
 	require.NoError(t, cluster.Exec(ctx, fmt.Sprintf("%s insert into account select i, %d from generate_series(0, %d) i", schema, balance, accounts-1)))
 
@@ -109,13 +121,21 @@ func soak(t *testing.T, check retrypg.CommitCheck, seed uint64, d time.Duration)
 	}
 	happened := map[string]int{}
 	total := 0
-	for end := time.Now().Add(d); time.Now().Before(end) && !t.Failed(); {
+	least := 0
+	if *soakFor >= time.Minute {
+		least = minFaults
+	}
+	for end := time.Now().Add(d); (time.Now().Before(end) || total < least) && !t.Failed(); {
 		f := faults[rnd.IntN(len(faults))]
-		if !h.goOn(ctx, 20+rnd.IntN(60)) {
+		if !h.goOn(ctx, 3+rnd.IntN(15)) {
 			t.Errorf("after %d faults the load does not go on", total)
 			break
 		}
-		if err := f.do(ctx, cluster, rnd); err != nil {
+		err := cluster.WaitReady(ctx) // it may still be on its way back: what goes on may have been told before
+		if err == nil {
+			err = f.do(ctx, cluster, rnd)
+		}
+		if err != nil {
 			t.Errorf("%s: %v", f.name, err)
 			break
 		}
@@ -140,12 +160,18 @@ func soak(t *testing.T, check retrypg.CommitCheck, seed uint64, d time.Duration)
 
 // goOn waits until n more writes were told ok.
 func (h *history) goOn(ctx context.Context, n int) bool {
-	want := h.applied() + n
-	for deadline := time.Now().Add(recovery); time.Now().Before(deadline) && ctx.Err() == nil; {
-		if h.applied() >= want {
+	ctx, cancel := context.WithTimeout(ctx, recovery)
+	defer cancel()
+	start, _ := h.applied()
+	for {
+		now, more := h.applied()
+		if now >= start+n {
 			return true
 		}
-		time.Sleep(2 * time.Millisecond) // many writers, one reader: a poll is simplest
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return false
+		}
 	}
-	return false
 }

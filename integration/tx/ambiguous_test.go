@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/integration/leak"
 	"github.com/retrypg/retrypg/internal/pgtest"
 )
 
@@ -290,7 +291,7 @@ func TestClosureOfAnOverriddenBeginTxThatEndsItsTransactionIsAnError(t *testing.
 
 // TestRollbackOfATransactionOfTheUsersIsBounded: its server may hang, and the caller's context has ended.
 func TestRollbackOfATransactionOfTheUsersIsBounded(t *testing.T) {
-	noLeaks(t)
+	leak.Check(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	db := &double{}
 	err := retrypg.WithPgxTx(ctx, db, retrypg.TxOptions{}, func(context.Context, pgx.Tx) error {

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/integration/leak"
 	"github.com/retrypg/retrypg/internal/pgtest"
 	"github.com/retrypg/retrypg/internal/pgtest/pgt"
 )
@@ -62,7 +63,7 @@ func crashBackend(ctx context.Context, c *pgtest.Cluster) error {
 // TestWhatIsToldIsTrueThroughCrashes moves money over every kind of pool at once, with fsync on, while the server is
 // killed in five ways, twice each. With retrypg's own no crash is an error.
 func TestWhatIsToldIsTrueThroughCrashes(t *testing.T) {
-	noLeaks(t)
+	leak.Check(t)
 	cluster := pgt.New(t, pgtest.Options{Name: "crash", Fsync: true, Settings: map[string]string{
 		"deadlock_timeout": "50ms",
 		// COMMIT waits before it writes, so that many crashes meet it.

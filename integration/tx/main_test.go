@@ -3,17 +3,7 @@ package tx_test
 import (
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"github.com/retrypg/retrypg/internal/pgtest/pgt"
 )
 
 func TestMain(m *testing.M) { pgt.Main(m) }
-
-// noLeaks fails the test if a goroutine that it started is still there when it and everything it opened have ended. It
-// must be called before anything is opened, but after the shared cluster was started, which outlives the test.
-func noLeaks(t *testing.T) {
-	t.Helper()
-	before := goleak.IgnoreCurrent()
-	t.Cleanup(func() { goleak.VerifyNone(t, before) })
-}

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/integration/leak"
 	"github.com/retrypg/retrypg/internal/pgtest"
 	"github.com/retrypg/retrypg/internal/pgtest/pgt"
 )
@@ -27,7 +28,7 @@ const conflict = "do $$ begin raise exception 'conflict' using errcode = '40001'
 func newShared(t *testing.T) *pgt.Database {
 	t.Helper()
 	server := pgt.Shared(t)
-	noLeaks(t)
+	leak.Check(t)
 	return server
 }
 

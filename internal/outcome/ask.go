@@ -80,34 +80,53 @@ func (s pgServer) askXID(ctx context.Context, q *Question) (r reply, err error) 
 // ask over the same connection.
 const claimWait = 20
 
-// askToken writes the token again and takes it back. The primary key lets that succeed only if the transaction has ended
+// askToken asks by the id first, where it is known: only what that leaves open needs the claim, for which all others have
+// to wait.
+func (s pgServer) askToken(ctx context.Context, q *Question) (reply, error) {
+	if q.XID != 0 && q.Server.Known() {
+		r, err := s.askXID(ctx, q)
+		if err != nil {
+			return r, err
+		}
+		if answer, next := q.judge(r); next != decided || answer.Verdict != Unknown {
+			if next != askAgain || q.same(r) { // else another transaction with the same id may be in progress
+				return r, nil
+			}
+		}
+	}
+	return s.claim(ctx, q)
+}
+
+// claim writes the token again and takes it back. The primary key lets that succeed only if the transaction has ended
 // without committing, and makes it wait as long as the transaction has not ended.
-func (s pgServer) askToken(ctx context.Context, q *Question) (r reply, err error) {
+func (s pgServer) claim(ctx context.Context, q *Question) (r reply, err error) {
 	v, known := VersionOf(s.pc), q.Server.Known()
 	// READ COMMITTED: at a higher level a conflict with a later commit is an error.
 	sql := "begin isolation level read committed read write; set local lock_timeout = " + strconv.Itoa(claimWait) +
-		"; select (extract(epoch from pg_catalog.now()) * 1000000)::bigint - " + strconv.FormatInt(q.Token.Begun, 10)
+		"; select (extract(epoch from pg_catalog.now()) * 1000000)::bigint - " + strconv.FormatInt(q.Token.Begun, 10) +
+		", pg_catalog.current_database()"
 	if known {
 		sql += ", " + v.identity()
 	}
 	sql += "; " + q.Token.Table.claim(*q.Token) + "; rollback"
 	var age int64
-	first := true
-	r.status = statusCommitted
+	first, elsewhere := true, false
+	r.byToken, r.status = true, statusCommitted
 	err = rows(s.pc.Exec(ctx, sql), func(values [][]byte) (err error) {
 		if !first {
 			r.status = statusAborted // the token was not there
 			return nil
 		}
 		first = false
-		if len(values) == 0 {
+		if len(values) < 2 {
 			return errAnswer
 		}
 		if age, err = strconv.ParseInt(text(values[0]), 10, 64); err != nil {
 			return errAnswer
 		}
+		elsewhere = text(values[1]) != q.Token.Database
 		if known {
-			return r.server.scan(values[1:])
+			return r.server.scan(values[2:])
 		}
 		return nil
 	})
@@ -119,14 +138,18 @@ func (s pgServer) askToken(ctx context.Context, q *Question) (r reply, err error
 	switch code(err) {
 	case lockNotAvailable:
 		r.status = statusInProgress
-		return r, nil
+		err = nil
 	case readOnlyTransaction, notSupported:
 		r.server.Standby = true
 		return r, nil
 	}
-	// An absent token proves something only as long as no clean-up can have removed it; half the time is left for clocks
-	// of servers that differ.
-	if r.status == statusAborted && (age < 0 || age > q.Token.Keep.Microseconds()/2) {
+	switch {
+	case elsewhere && !s.pc.IsClosed(): // also where there is no such table
+		r.status = statusElsewhere
+		return r, nil
+	case r.status == statusAborted && age > q.Token.Keep.Microseconds()/2:
+		// An absent token proves something only as long as no clean-up can have removed it; half the time is left for
+		// clocks of servers that differ.
 		r.status = statusExpired
 	}
 	return r, err
@@ -137,9 +160,10 @@ func (s pgServer) fence(ctx context.Context, q *Question, active bool) (fenced, 
 	if !active {
 		state = " and state <> 'active'"
 	}
-	// backend_xid shows the lower half of the id.
-	sql := fmt.Sprintf("select pg_catalog.pg_terminate_backend(pid), state = 'active' and pg_catalog.current_setting('synchronous_standby_names') <> ''"+
-		" from pg_catalog.pg_stat_activity where pid = %d and backend_xid = '%d'::xid and wait_event is distinct from 'SyncRep'%s",
+	// backend_xid shows the lower half of the id. The login role sees the state of its processes, also where the program's
+	// hooks have set another role.
+	sql := fmt.Sprintf("begin; set local role none; select pg_catalog.pg_terminate_backend(pid), state = 'active' and pg_catalog.current_setting('synchronous_standby_names') <> ''"+
+		" from pg_catalog.pg_stat_activity where pid = %d and backend_xid = '%d'::xid and wait_event is distinct from 'SyncRep'%s; commit",
 		q.Server.PID, uint32(q.XID), state)
 	err = rows(s.pc.Exec(ctx, sql), func(values [][]byte) error {
 		if len(values) != 2 {
@@ -148,6 +172,11 @@ func (s pgServer) fence(ctx context.Context, q *Question, active bool) (fenced, 
 		fenced, unreplicated = text(values[0]) == "t", text(values[1]) == "t"
 		return nil
 	})
+	if err != nil && s.pc.TxStatus() != 'I' && !s.pc.IsClosed() {
+		if _, rerr := s.pc.Exec(ctx, "rollback").ReadAll(); rerr != nil {
+			return fenced, unreplicated, rerr
+		}
+	}
 	return fenced, unreplicated, err
 }
 

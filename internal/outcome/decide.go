@@ -53,12 +53,14 @@ const (
 	statusFuture    // the id was not handed out yet
 	statusForgotten // so long ago that the server does not know any more
 	statusExpired   // so long ago that the token may have been cleaned up
+	statusElsewhere // the token is in another database
 )
 
 // reply is one answer of a server to a question.
 type reply struct {
-	server Identity
-	status status
+	server  Identity
+	status  status
+	byToken bool // status is about the token, not about the id
 }
 
 // next is what to do after a reply.
@@ -81,8 +83,8 @@ func (q *Question) judge(r reply) (Answer, next) {
 	case known && r.server.Timeline < q.Server.Timeline:
 		return Answer{Reason: "a former primary answered, which does not know"}, askOthers
 	}
-	if q.Token != nil {
-		return q.judgeToken(r)
+	if r.byToken {
+		return judgeToken(r.status)
 	}
 	// The same id may be another transaction's there.
 	doubtful := !known || r.server.Timeline != q.Server.Timeline || !q.Server.Epoch.Same(r.server.Epoch)
@@ -111,16 +113,18 @@ func (q *Question) judge(r reply) (Answer, next) {
 	return Answer{Reason: "the server does not know of the transaction any more", Over: true}, decided
 }
 
-// judgeToken is judge for a transaction that wrote a token: statusCommitted means that it is there, statusAborted that it
-// is not and that nobody is about to write it.
-func (q *Question) judgeToken(r reply) (Answer, next) {
-	switch r.status {
+// judgeToken is judge for what was said of a token: statusCommitted means that it is there, statusAborted that it is not
+// and that nobody is about to write it.
+func judgeToken(s status) (Answer, next) {
+	switch s {
 	case statusInProgress:
 		return Answer{Reason: "the transaction is still in progress"}, askAgain
 	case statusCommitted:
 		return Answer{Verdict: Committed}, decided
 	case statusAborted:
 		return Answer{Verdict: NotApplied}, decided
+	case statusElsewhere:
+		return Answer{Reason: "the database that answers is another one than that of the transaction's ledger"}, decided
 	}
 	return Answer{Reason: "the transaction is so old that its token may have been cleaned up", Over: true}, decided
 }

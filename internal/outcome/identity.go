@@ -119,6 +119,18 @@ func Read(ctx context.Context, pc *pgconn.PgConn) (id Identity, err error) {
 	return id, nil
 }
 
+// InRecovery asks whether the server is a hot standby.
+func InRecovery(ctx context.Context, pc *pgconn.PgConn) (standby bool, err error) {
+	err = rows(pc.Exec(ctx, "select pg_catalog.pg_is_in_recovery()"), func(values [][]byte) error {
+		if len(values) != 1 {
+			return errAnswer
+		}
+		standby = text(values[0]) == "t"
+		return nil
+	})
+	return standby, err
+}
+
 // rows calls each with every row of all results, whose values are valid until it returns.
 func rows(results *pgconn.MultiResultReader, each func(values [][]byte) error) error {
 	var failed error

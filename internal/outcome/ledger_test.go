@@ -29,14 +29,14 @@ func TestATableNeedsASchemaAndIsQuoted(t *testing.T) {
 
 func TestATokenSurvivesItsText(t *testing.T) {
 	table, _ := ParseTable("public.retrypg_ledger")
-	token := Token{Table: table, ID: "01234567-89ab-4cde-8f01-23456789abcd", Begun: 1795499927653514}
+	token := Token{Table: table, ID: "01234567-89ab-4cde-8f01-23456789abcd", Begun: 1795499927653514, Keep: time.Hour, Database: "a.b"}
 	parsed, ok := ParseToken(token.String())
 	require.True(t, ok)
 	require.Equal(t, token, parsed)
 }
 
 func FuzzParseTokenLetsNothingThroughThatLeavesItsQuotes(f *testing.F) {
-	f.Add("public.retrypg_ledger.1.01234567-89ab-4cde-8f01-23456789abcd")
+	f.Add("public.retrypg_ledger.1.2.01234567-89ab-4cde-8f01-23456789abcd.app")
 	f.Add("public.l\".1.'); drop table x; --")
 	f.Fuzz(func(t *testing.T, s string) {
 		token, ok := ParseToken(s)
@@ -73,7 +73,8 @@ func FuzzIdentityTakesAnyRow(f *testing.F) {
 
 func TestOldTokensAreCleanedUpInBoundedPieces(t *testing.T) {
 	table, _ := ParseTable("public.retrypg_ledger")
-	sql := table.CleanUp(time.Hour, 2000)
+	sql := table.CleanUp(time.Hour, 2000, time.Second)
+	require.Contains(t, sql, "statement_timeout = 1000;")
 	require.Contains(t, sql, "- 3600000000 ")
 	require.Contains(t, sql, "limit 2000 for update skip locked")
 }

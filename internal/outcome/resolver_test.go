@@ -24,6 +24,7 @@ type fake struct {
 	answer  func(n int, q *Question) (reply, error) // n counts from 1
 	fenced  func(active bool) (fenced, unreplicated bool, err error)
 	using   int // asks at the same time
+	hang    int // the first of them are not answered
 }
 
 func (f *fake) open(context.Context) (server, error) {
@@ -48,6 +49,13 @@ func (f fakeConn) ask(ctx context.Context, q *Question) (reply, error) {
 	n := len(f.asks)
 	f.mu.Unlock()
 	time.Sleep(100 * time.Microsecond)
+	if n <= f.hang {
+		<-ctx.Done()
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.using--
+		return reply{}, ctx.Err()
+	}
 	r, err := f.answer(n, q)
 	f.mu.Lock()
 	f.using--
@@ -105,6 +113,17 @@ func TestManyQuestionsShareOneConnectionWhichIsClosedWithTheLast(t *testing.T) {
 		require.Equal(t, Committed, r.Resolve(ctx, &Question{Server: began, XID: 727}).Verdict)
 		require.Equal(t, 2, f.opened, "a later one opens another")
 		require.Equal(t, 2, f.closed)
+	})
+}
+
+// TestAQuestionThatIsNotAnsweredIsGivenUpForAnotherConnection, so that it does not keep the others waiting.
+func TestAQuestionThatIsNotAnsweredIsGivenUpForAnotherConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{hang: 1, answer: always(statusCommitted)}
+		require.Equal(t, Committed, resolve(t, f).Verdict)
+		require.Len(t, f.asks, 2)
+		require.Equal(t, askTimeout, f.asks[1].Truncate(100*time.Millisecond))
+		require.Equal(t, []int{2, 2}, []int{f.opened, f.closed})
 	})
 }
 

@@ -32,19 +32,26 @@ func begin(t *testing.T, conn *pgx.Conn, token *Token) *Question {
 	id, err := Read(ctx, conn.PgConn())
 	require.NoError(t, err)
 	v := VersionOf(conn.PgConn())
-	sql := "begin" + v.XIDQuery(false)
+	sql := "begin; " + v.XIDQuery(false)
 	if token != nil {
-		sql = "begin" + v.TokenQuery(token.Table, token.ID, true)
+		token.Keep = orDefault(token.Keep, time.Hour)
+		sql = "begin; " + v.TokenQuery(*token, true)
 	}
 	b, err := Begin(ctx, conn.PgConn(), sql, token != nil, &id)
 	require.NoError(t, err)
 	require.NotZero(t, b.XID)
 	require.Equal(t, conn.PgConn().PID(), b.Server.PID)
 	if token != nil {
-		token.Begun = b.Began
-		token.Keep = time.Hour
+		token.Begun, token.Database = b.Began, b.Database
 	}
 	return &Question{Server: b.Server, XID: b.XID, Token: token}
+}
+
+func orDefault(d, def time.Duration) time.Duration {
+	if d == 0 {
+		return def
+	}
+	return d
 }
 
 func exec(t *testing.T, conn *pgx.Conn, sql string) {
@@ -120,22 +127,11 @@ func TestIdsOfTheFutureAndOfThePastAreTold(t *testing.T) {
 	require.True(t, q.same(r))
 }
 
-func TestAnExpiredTokenIsNotSaidToBeMissing(t *testing.T) {
-	conn := connect(t, pgt.Shared(t).DSN())
-	token := Token{Table: newTable(t, conn), ID: "01234567-89ab-4cde-8f01-23456789abcd", Keep: time.Hour}
-	for age, want := range map[time.Duration]status{time.Minute: statusAborted, 31 * time.Minute: statusExpired, -time.Minute: statusExpired} {
-		token.Begun = time.Now().Add(-age).UnixMicro()
-		r, err := pgServer{conn.PgConn()}.ask(t.Context(), &Question{Token: &token})
-		require.NoError(t, err)
-		require.Equal(t, want, r.status, age)
-	}
-}
-
 func TestWithoutATableOrRightsTheQuestionIsHopeless(t *testing.T) {
 	d := pgt.Shared(t)
 	conn := connect(t, d.DSN())
 	table, _ := ParseTable("public.retrypg_ledger")
-	q := &Question{Token: &Token{Table: table, ID: "01234567-89ab-4cde-8f01-23456789abcd", Keep: time.Hour}}
+	q := &Question{Token: &Token{Table: table, ID: "01234567-89ab-4cde-8f01-23456789abcd", Keep: time.Hour, Database: d.Name}}
 	_, err := pgServer{conn.PgConn()}.ask(t.Context(), q)
 	require.True(t, hopeless(err), "%v", err)
 	newTable(t, conn)
@@ -213,21 +209,113 @@ func TestABusyProcessIsFencedOnlyWhenThatIsAsked(t *testing.T) {
 	require.Equal(t, "57P01", pgErr.Code)
 }
 
+// TestAFenceSaysWhetherTheTransactionMayHaveBegunToWaitForAStandby: it was busy, and there is one to wait for.
+func TestAFenceSaysWhetherTheTransactionMayHaveBegunToWaitForAStandby(t *testing.T) {
+	server := pgt.New(t, pgtest.Options{})
+	admin := connect(t, server.DSN())
+	for _, standbys := range []string{"", "somebody"} {
+		require.NoError(t, server.Set(t.Context(), "synchronous_standby_names", standbys))
+		require.NoError(t, server.WaitUntil(t.Context(), "current_setting('synchronous_standby_names') = '"+standbys+"'"))
+		worker := connect(t, server.DSN())
+		q := begin(t, worker, nil)
+		done := make(chan error, 1)
+		go func() {
+			_, err := worker.Exec(context.Background(), "select pg_sleep(60)")
+			done <- err
+		}()
+		require.NoError(t, server.WaitUntil(t.Context(), "exists (select from pg_stat_activity where wait_event = 'PgSleep')"))
+		var shown string // the connection that asks knows of the setting too
+		require.Eventually(t, func() bool {
+			return admin.QueryRow(t.Context(), "show synchronous_standby_names").Scan(&shown) == nil && shown == standbys
+		}, 10*time.Second, time.Millisecond)
+		fenced, unreplicated, err := pgServer{admin.PgConn()}.fence(t.Context(), q, true)
+		require.NoError(t, err)
+		require.True(t, fenced)
+		require.Equal(t, standbys != "", unreplicated)
+		require.Error(t, <-done)
+	}
+}
+
 func TestCleanUpTakesOnlyWhatIsOlderAndNotLockedAndNoMoreThanItMay(t *testing.T) {
 	conn := connect(t, pgt.Shared(t).DSN())
 	table := newTable(t, conn)
-	exec(t, conn, `insert into public.retrypg_ledger select (extract(epoch from now() - i * interval '1 minute') * 1000000)::bigint, gen_random_uuid()
+	exec(t, conn, `insert into public.retrypg_ledger select (extract(epoch from now() - i * interval '1 minute') * 1000000)::bigint, 60000000, gen_random_uuid()
 		from generate_series(1, 100) i`)
 	rows := func() (n int) {
 		require.NoError(t, conn.QueryRow(t.Context(), "select count(*) from public.retrypg_ledger").Scan(&n))
 		return n
 	}
-	exec(t, conn, table.CleanUp(30*time.Minute+30*time.Second, 10))
+	exec(t, conn, table.CleanUp(30*time.Minute+30*time.Second, 10, time.Second))
 	require.Equal(t, 90, rows())
 	other := connect(t, conn.Config().ConnString())
 	exec(t, other, "begin; select from public.retrypg_ledger order by begun limit 5 for update")
-	exec(t, conn, table.CleanUp(30*time.Minute+30*time.Second, 1000))
+	exec(t, conn, table.CleanUp(30*time.Minute+30*time.Second, 1000, time.Second))
 	require.Equal(t, 35, rows(), "30 young ones and 5 that are locked")
+	exec(t, other, "rollback")
+	exec(t, conn, "update public.retrypg_ledger set keep = 7200000000")
+	exec(t, conn, table.CleanUp(time.Minute, 1000, time.Second))
+	require.Equal(t, 35, rows(), "who keeps them for a minute leaves those alone that others keep for two hours")
+}
+
+// TestATokenOfAnotherDatabaseIsNotMissing: each database has a ledger of its own, or none.
+func TestATokenOfAnotherDatabaseIsNotMissing(t *testing.T) {
+	here, elsewhere := connect(t, pgt.Shared(t).DSN()), connect(t, pgt.Shared(t).DSN())
+	q := begin(t, here, &Token{Table: newTable(t, here), ID: "01234567-89ab-4cde-8f01-23456789abcd"})
+	exec(t, here, "commit")
+	q.XID = 0 // or it would not be looked for
+	for _, prepare := range []string{"select 1", Table{schema: "public", name: "retrypg_ledger"}.Create()} {
+		exec(t, elsewhere, prepare)
+		r, err := pgServer{elsewhere.PgConn()}.ask(t.Context(), q)
+		require.NoError(t, err)
+		answer, next := q.judge(r)
+		require.Equal(t, Unknown, answer.Verdict)
+		require.Equal(t, decided, next)
+		require.Contains(t, answer.Reason, "another one")
+	}
+	r, err := pgServer{here.PgConn()}.ask(t.Context(), q)
+	require.NoError(t, err)
+	answer, _ := q.judge(r)
+	require.Equal(t, Committed, answer.Verdict)
+}
+
+// TestAMissingTokenProvesNothingOnceItMayHaveBeenCleanedUp, by the time for which it was to be kept.
+func TestAMissingTokenProvesNothingOnceItMayHaveBeenCleanedUp(t *testing.T) {
+	conn := connect(t, pgt.Shared(t).DSN())
+	table := newTable(t, conn)
+	for _, tc := range []struct {
+		age, keep time.Duration
+		want      status
+	}{
+		{29 * time.Minute, time.Hour, statusAborted},
+		{31 * time.Minute, time.Hour, statusExpired},
+		{31 * time.Minute, 2 * time.Hour, statusAborted},
+		{-time.Minute, time.Hour, statusAborted}, // the clock of another server
+	} {
+		q := begin(t, conn, &Token{Table: table, ID: "01234567-89ab-4cde-8f01-23456789abcd", Keep: tc.keep})
+		exec(t, conn, "rollback")
+		q.XID = 0
+		q.Token.Begun -= tc.age.Microseconds()
+		r, err := pgServer{conn.PgConn()}.ask(t.Context(), q)
+		require.NoError(t, err)
+		require.True(t, r.byToken)
+		require.Equal(t, tc.want, r.status, "%+v", tc)
+	}
+}
+
+// TestTheIdIsAskedForBeforeTheToken: only what that leaves open needs the claim, which others have to wait for.
+func TestTheIdIsAskedForBeforeTheToken(t *testing.T) {
+	conn := connect(t, pgt.Shared(t).DSN())
+	q := begin(t, conn, &Token{Table: newTable(t, conn), ID: "01234567-89ab-4cde-8f01-23456789abcd"})
+	exec(t, conn, "commit")
+	r, err := pgServer{conn.PgConn()}.ask(t.Context(), q)
+	require.NoError(t, err)
+	require.False(t, r.byToken)
+	require.Equal(t, statusCommitted, r.status)
+	q.Server.Epoch = Epoch{Started: "1", Replayed: "2"} // it has crashed since
+	r, err = pgServer{conn.PgConn()}.ask(t.Context(), q)
+	require.NoError(t, err)
+	require.True(t, r.byToken)
+	require.Equal(t, statusCommitted, r.status)
 }
 
 func TestAHotStandbyDoesNotAnswer(t *testing.T) {
@@ -254,7 +342,7 @@ func TestAHotStandbyDoesNotAnswer(t *testing.T) {
 		require.Equal(t, askOthers, next)
 		require.True(t, strings.Contains(a.Reason, "standby"), a.Reason)
 	}
-	b, err := Begin(t.Context(), replica.PgConn(), "begin"+VersionOf(replica.PgConn()).XIDQuery(true), false, &id)
+	b, err := Begin(t.Context(), replica.PgConn(), "begin; "+VersionOf(replica.PgConn()).XIDQuery(true), false, &id)
 	require.NoError(t, err)
 	require.Zero(t, b.XID, "behind a pooler that leads to a standby")
 	require.True(t, b.Server.Standby)
