@@ -69,11 +69,13 @@ func withWishes(ctx context.Context, w *txWishes) context.Context {
 	return context.WithValue(ctx, txWishesKey{}, w)
 }
 
-func wishesFrom(ctx context.Context) (w txWishes) {
-	if p, ok := ctx.Value(txWishesKey{}).(*txWishes); ok {
-		w = *p
+// wishesFrom returns what ctx says, and ctx without it, for what is not that transaction: hooks of connecting may begin others.
+func wishesFrom(ctx context.Context) (txWishes, context.Context) {
+	w, ok := ctx.Value(txWishesKey{}).(*txWishes)
+	if !ok || w == nil {
+		return txWishes{}, ctx
 	}
-	return w
+	return *w, withWishes(ctx, nil)
 }
 
 // beginOn begins on a connection of a pool. BEGIN has no effect that outlives its connection, so one that meets a dead

@@ -332,7 +332,8 @@ func (p *Pool) Begin(ctx context.Context) (pgx.Tx, error) { return p.BeginTx(ctx
 // nil if and only if it committed, and a *CommitUnknownError where nothing is known. As with pgxpool, the connection is
 // given back by Commit or Rollback.
 func (p *Pool) BeginTx(ctx context.Context, o pgx.TxOptions) (pgx.Tx, error) {
-	t := &pgxTx{core: p.core, wishes: wishesFrom(ctx)}
+	wishes, ctx := wishesFrom(ctx)
+	t := &pgxTx{core: p.core, wishes: wishes}
 	if err := t.beginOn(ctx, p.Acquire, o); err != nil {
 		return nil, err
 	}
