@@ -24,6 +24,7 @@ import (
 type core struct {
 	set     settings
 	gate    *endpoint.Gate
+	hosts   endpoint.Hosts
 	heals   func(error) bool // what waiting heals; the gate asks it
 	breaker *breaker.Breaker // nil: none
 	budget  *policy.Budget   // nil: none
@@ -271,6 +272,14 @@ func (c *core) tellUnknown(ctx context.Context, err error) {
 	c.log.CommitUnknown(SQLState(unknown))
 	if c.set.hooks.CommitUnknown != nil {
 		c.set.hooks.CommitUnknown(ctx, unknown)
+	}
+}
+
+// fenced tells that a server has lost its role: its connections are dropped, each when it is to be used next.
+func (c *core) fenced(err *pgconn.PgError) {
+	c.log.Fenced(err.Code)
+	if hook := c.set.hooks.ServerFenced; hook != nil {
+		hook(err)
 	}
 }
 

@@ -23,6 +23,9 @@ type Hooks struct {
 	// ServerUp is called when the server accepts connections again, with the time since ServerDown and the number of
 	// attempts it took.
 	ServerUp func(after time.Duration, attempts int)
+	// ServerFenced is called when a server turned out to be a standby, by an error of a statement that only a primary can
+	// run: all connections to it are dropped, each when it is to be used next. It is called once for all that find it out.
+	ServerFenced func(err *pgconn.PgError)
 	// Breaker is called when the circuit breaker changes its state.
 	Breaker func(from, to breaker.State)
 	// CommitUnknown is called when it could not be found out whether a COMMIT took effect.
@@ -35,7 +38,7 @@ type Hooks struct {
 	// transaction's server process, which may have begun to wait.
 	CommitUnreplicated func(ctx context.Context, n *pgconn.Notice)
 	// Evicted is called when a pooled connection was dropped at its checkout because it was found dead, with the
-	// reason: "dead" (the peer closed it) or "ping" (it no longer answered).
+	// reason: "dead" (the peer closed it), "ping" (it no longer answered) or "fenced" (its server is a standby now).
 	Evicted func(reason string)
 }
 

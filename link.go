@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/retrypg/retrypg/internal/endpoint"
 	"github.com/retrypg/retrypg/internal/outcome"
 	"github.com/retrypg/retrypg/internal/transport"
 )
@@ -21,10 +22,11 @@ const linkKey = "retrypg"
 type link struct {
 	pg   *pgconn.PgConn
 	core *core           // of the pool that the connection belongs to; nil if it is not ours
+	host *endpoint.Host  // that it leads to; nil if it is not ours
+	born uint64          // the host's generation when the connection was made
 	wire *transport.Conn // nil where the connection was not dialled by us: nothing is known then
 
 	txErr *pgconn.PgError // the error that aborted the transaction, if one did
-	stale bool            // the server behind it has the wrong role: not to be used again
 	used  bool            // it had a transaction before: it may have died since
 
 	identified bool             // the server was asked who it is
@@ -79,10 +81,24 @@ func (l *link) note(err *pgconn.PgError) {
 	if err.Code != "25P02" && l.pg.TxStatus() != 'I' {
 		l.txErr = err
 	}
-	if Classify(err).Retry == RetryFailover && l.recovering() {
-		l.stale = true
+	if l.host != nil && Classify(err).Retry == RetryFailover && l.recovering() && l.host.Fence(l.born) {
+		l.core.fenced(err)
 	}
 }
+
+// belongs makes the link one of a core's connections.
+func (l *link) belongs(c *core) {
+	l.core, l.tracer = c, c.tracer
+	addr := "" // that of all connections whose dial function tells none
+	if a := l.pg.Conn().RemoteAddr(); a != nil {
+		addr = a.String()
+	}
+	l.host = c.hosts.At(addr)
+	l.born = l.host.Generation()
+}
+
+// stale reports whether the server behind the connection was found to have the wrong role, be it by another connection.
+func (l *link) stale() bool { return l.host != nil && l.host.Generation() != l.born }
 
 // recovering reports whether the server is a hot standby, as far as it says so: PostgreSQL 14 and later report it in
 // in_hot_standby without being asked; of older servers the error is believed, and behind a pooler, which may tell of another
@@ -141,10 +157,14 @@ func (l *link) unsentError(err error) error {
 	return pgconn.ErrConnClosed
 }
 
-// lives looks at an idle connection before it is used: at its socket, which costs no round trip and finds what the server
+// lives looks at an idle connection before it is used: at its generation, and at its socket, which costs no round trip and finds what the server
 // has closed, and with a ping where that is asked for or where something unread waits, a FATAL or a notice. It tells the
 // core of a connection that it finds dead.
 func (l *link) lives(ctx context.Context, c *core, ping bool) bool {
+	if l.stale() {
+		c.evicted(ctx, "fenced")
+		return false
+	}
 	if l.wire != nil {
 		switch l.wire.Peek() {
 		case transport.Dead:

@@ -139,7 +139,7 @@ func configurePool(cfg *pgxpool.Config, s settings, opts []Option) (*core, error
 	core.dialWith(cfg.ConnConfig, primaryDialer(cfg.ConnConfig, cfg.BeforeConnect, after))
 	cfg.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 		l := newLink(conn.PgConn())
-		l.core, l.tracer = core, core.tracer
+		l.belongs(core)
 		if err := core.greet(ctx, conn, l); err != nil {
 			return err
 		}
@@ -163,7 +163,7 @@ func configurePool(cfg *pgxpool.Config, s settings, opts []Option) (*core, error
 // usable looks at an idle connection. pgxpool itself has pinged it if it was idle for long.
 func (c *core) usable(ctx context.Context, conn *pgx.Conn) bool {
 	l := ensureLink(conn.PgConn())
-	return !conn.IsClosed() && !l.stale && l.lives(ctx, c, false)
+	return !conn.IsClosed() && l.lives(ctx, c, false)
 }
 
 func (p *Pool) retrypgCore() *core { return p.core }

@@ -32,7 +32,7 @@ type session struct {
 func newSession(c *core, std *stdlib.Conn) *session {
 	conn := std.Conn()
 	l := newLink(conn.PgConn())
-	l.core, l.tracer = c, c.tracer
+	l.belongs(c)
 	return &session{stdConn: std, core: c, pgx: conn, link: l, fresh: true, lastUsed: time.Now()}
 }
 
@@ -223,7 +223,7 @@ func (s *session) Ping(ctx context.Context) error {
 }
 
 // IsValid implements driver.Validator: database/sql asks before it puts the connection back into its pool.
-func (s *session) IsValid() bool { return !s.pgx.IsClosed() && !s.link.stale }
+func (s *session) IsValid() bool { return !s.pgx.IsClosed() && !s.link.stale() }
 
 // idlePing is after how much idle time a connection is pinged at checkout although the kernel knows of nothing wrong
 // with it, as pgx does after 1 s: only a round trip finds a peer that vanished without a word.
@@ -232,7 +232,7 @@ const idlePing = time.Second
 // ResetSession implements driver.SessionResetter: database/sql calls it when it takes the connection out of its pool. A
 // look at the socket, which costs no round trip, finds a connection that the server has closed.
 func (s *session) ResetSession(ctx context.Context) error {
-	if s.pgx.IsClosed() || s.link.stale || s.pgx.PgConn().TxStatus() != 'I' {
+	if s.pgx.IsClosed() || s.pgx.PgConn().TxStatus() != 'I' {
 		return driver.ErrBadConn
 	}
 	now := time.Now()

@@ -4,9 +4,12 @@ import (
 	"context"
 	"database/sql"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg"
@@ -105,6 +108,78 @@ func TestServerOfTheWrongRoleIsLeft(t *testing.T) {
 			require.NoError(t, writers(db, pool)[writer](ctx, 3))
 		}
 	})
+}
+
+// TestAllConnectionsToAServerThatLostItsRoleAreLeftWhenOneFindsItOut: none of the others has to meet the error.
+func TestAllConnectionsToAServerThatLostItsRoleAreLeftWhenOneFindsItOut(t *testing.T) {
+	const connections = 8
+	primary, standby := newPair(t, false)
+	ctx := within(t)
+	require.NoError(t, primary.Exec(ctx, "create table entry (id bigint)"))
+	require.NoError(t, standby.WaitReplayed(ctx, primary))
+	for _, writer := range []string{"WithTx", "WithPgxTx"} {
+		t.Run(writer, func(t *testing.T) {
+			p := pgt.Proxy(t, standby.Addr())
+			var refused, fenced, evicted atomic.Int32
+			p.OnMessages(1000, func(m pgtest.Message) bool {
+				if m.Type == 'E' && m.Code == "25006" {
+					refused.Add(1)
+					p.SetUpstream(primary.Addr()) // as a virtual address would
+				}
+				return false
+			}, pgtest.Pause())
+			hooks := retrypg.WithHooks(retrypg.Hooks{
+				ServerFenced: func(err *pgconn.PgError) {
+					require.Equal(t, "25006", err.Code)
+					fenced.Add(1)
+				},
+				Evicted: func(reason string) {
+					if reason == "fenced" {
+						evicted.Add(1)
+					}
+				},
+			})
+			db := open(t, p.DSN(), hooks)
+			db.SetMaxOpenConns(connections)
+			db.SetMaxIdleConns(connections)
+			pool := newPool(t, p.DSN("pool_max_conns=8"), hooks)
+			if writer == "WithTx" {
+				var held []*sql.Conn
+				for range connections {
+					conn, err := db.Conn(ctx)
+					require.NoError(t, err)
+					held = append(held, conn)
+				}
+				for _, conn := range held {
+					require.NoError(t, conn.Close())
+				}
+			} else {
+				var held []*pgxpool.Conn
+				for range connections {
+					conn, err := pool.Acquire(ctx)
+					require.NoError(t, err)
+					held = append(held, conn)
+				}
+				for _, conn := range held {
+					conn.Release()
+				}
+			}
+			insert := writers(db, pool)[writer]
+			require.NoError(t, insert(ctx, 1))
+			var wg sync.WaitGroup
+			for i := range int64(3 * connections) {
+				wg.Go(func() {
+					if err := insert(ctx, i); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			wg.Wait()
+			require.Equal(t, []int32{1, 1}, []int32{refused.Load(), fenced.Load()}, "refused, fenced")
+			require.LessOrEqual(t, evicted.Load(), int32(connections))
+			require.Positive(t, evicted.Load())
+		})
+	}
 }
 
 // TestReadOnlyTransactionOnThePrimaryKeepsItsConnection: 25006 alone does not say that the server is a standby.
