@@ -81,6 +81,10 @@ func TestReadOnlyTransactionThatWasMadeReadWriteIsNotTakenForOne(t *testing.T) {
 		tx, err := db.BeginTx(t.Context(), &sql.TxOptions{ReadOnly: true})
 		require.NoError(t, err)
 		_, err = tx.ExecContext(t.Context(), text)
+		if retrypg.SQLState(err) == "0A000" { // PostgreSQL 16 and later refuse RESET
+			require.NoError(t, tx.Rollback())
+			continue
+		}
 		require.NoError(t, err)
 		_, err = tx.ExecContext(t.Context(), insertItem, text)
 		require.NoError(t, err)
