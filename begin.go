@@ -77,11 +77,13 @@ func (c *core) beginTx(ctx context.Context, conn *pgx.Conn, l *link, o pgx.TxOpt
 	if keepsSnapshot(o.IsoLevel) || o.IsoLevel == "" && l.lateByDefault {
 		return c.beginLate(ctx, conn, l)
 	}
-	ask := l.beginXID
+	var err error
 	if w.check == Ledger {
-		ask = c.beginToken
+		err = c.beginToken(ctx, conn, l)
+	} else {
+		err = l.beginXID(ctx, conn)
 	}
-	if err := ask(ctx, conn, l); err != nil {
+	if err != nil {
 		return err
 	}
 	if level := l.tx.begun.Isolation; level != "" && keepsSnapshot(pgx.TxIsoLevel(level)) { // default_transaction_isolation
@@ -91,7 +93,7 @@ func (c *core) beginTx(ctx context.Context, conn *pgx.Conn, l *link, o pgx.TxOpt
 		}
 		return c.beginLate(ctx, conn, l)
 	}
-	if l.tx.begun.XID != 0 || l.tx.token != nil {
+	if l.tx.begun.Server.PID != 0 || l.tx.token != nil {
 		l.tx.texts.asked(l.mark())
 	}
 	return nil
@@ -116,7 +118,7 @@ func (l *link) beginPlainly(ctx context.Context, conn *pgx.Conn) error {
 }
 
 // beginXID begins a transaction and reads its id. Where only that is refused, the transaction is begun without.
-func (l *link) beginXID(ctx context.Context, conn *pgx.Conn, _ *link) error {
+func (l *link) beginXID(ctx context.Context, conn *pgx.Conn) error {
 	if l.beginText == "" || l.beginFor != l.tx.options {
 		l.beginFor, l.beginText = l.tx.options, beginStatement(l.tx.options)+"; "+outcome.VersionOf(l.pg).XIDQuery(l.pooled)
 	}
