@@ -85,13 +85,13 @@ const claimWait = 20
 func (s pgServer) askToken(ctx context.Context, q *Question) (reply, error) {
 	if q.XID != 0 && q.Server.Known() {
 		r, err := s.askXID(ctx, q)
-		if err != nil {
+		switch answer, next := q.judge(r); {
+		case code(err) != "": // the server does not want to say
+		case err != nil:
 			return r, err
-		}
-		if answer, next := q.judge(r); next != decided || answer.Verdict != Unknown {
-			if next != askAgain || q.same(r) { // else another transaction with the same id may be in progress
-				return r, nil
-			}
+		case next == askAgain && !q.same(r): // perhaps another transaction with the same id
+		case next != decided || answer.Verdict != Unknown:
+			return r, nil
 		}
 	}
 	return s.claim(ctx, q)
