@@ -68,7 +68,7 @@ func (c *core) asker(conn *pgx.Conn) (asker *core, done func(), err error) {
 		return c, func() {}, err
 	}
 	cfg := conn.Config()
-	own.dialWith(cfg, primaryDialer(cfg, nil, nil))
+	own.dialWith(cfg, primaryDialer(cfg, &own.order, connectHooks{}))
 	return own, func() { _ = own.close() }, nil // there is nothing of its telemetry to unregister
 }
 

@@ -42,15 +42,15 @@ func NewConnector(dsn string, opts ...Option) (*Connector, error) {
 }
 
 func newConnector(cfg *pgx.ConnConfig, s settings, opts []Option) (*Connector, error) {
-	core, err := configure(cfg, s, opts)
+	core, err := configure(cfg, s, opts, settings.connectHooks)
 	if err != nil {
 		return nil, err
 	}
 	c := &Connector{core: core, driver: &Driver{core: core}}
-	stdOpts := []stdlib.OptionOpenDB{}
-	if f := core.set.beforeConnect; f != nil {
-		stdOpts = append(stdOpts, stdlib.OptionBeforeConnect(f))
-	}
+	hooks := core.set.connectHooks()
+	stdOpts := []stdlib.OptionOpenDB{stdlib.OptionBeforeConnect(func(ctx context.Context, attempt *pgx.ConnConfig) error {
+		return core.beforeConnect(ctx, attempt, hooks)
+	})}
 	if f := core.set.afterConnect; f != nil {
 		stdOpts = append(stdOpts, stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
 			err := f(ctx, conn)
@@ -61,7 +61,7 @@ func newConnector(cfg *pgx.ConnConfig, s settings, opts []Option) (*Connector, e
 		}))
 	}
 	c.plain = &attemptConnector{core: core, std: stdlib.GetConnector(*cfg, stdOpts...)}
-	core.dialWith(cfg, primaryDialer(cfg, core.set.beforeConnect, core.set.afterConnect))
+	core.dialWith(cfg, primaryDialer(cfg, &core.order, hooks))
 	if !core.set.telemetryOff {
 		if c.traced, err = otelConnector(c.plain, core.set); err != nil {
 			_ = core.close() // it was never used
@@ -72,8 +72,20 @@ func newConnector(cfg *pgx.ConnConfig, s settings, opts []Option) (*Connector, e
 	return c, nil
 }
 
-// configure applies options to settings, makes a core of them, and prepares cfg for it.
-func configure(cfg *pgx.ConnConfig, s settings, opts []Option) (*core, error) {
+// beforeConnect prepares cfg, which is a copy, for one attempt to connect.
+func (c *core) beforeConnect(ctx context.Context, cfg *pgx.ConnConfig, hooks connectHooks) error {
+	if hooks.before != nil {
+		if err := hooks.before(ctx, cfg); err != nil {
+			return err
+		}
+	}
+	arrange(&cfg.Config, &c.order)
+	return nil
+}
+
+// configure applies options to settings, makes a core of them, and prepares cfg for it. hooks returns what the core's own
+// connections are made with.
+func configure(cfg *pgx.ConnConfig, s settings, opts []Option, hooks func(settings) connectHooks) (*core, error) {
 	s, err := s.with(opts)
 	if err != nil {
 		return nil, err
@@ -90,7 +102,7 @@ func configure(cfg *pgx.ConnConfig, s settings, opts []Option) (*core, error) {
 	if err != nil {
 		return nil, err
 	}
-	core.prepareConfig(cfg)
+	core.prepareConfig(cfg, hooks(core.set))
 	return core, nil
 }
 

@@ -25,6 +25,8 @@ type core struct {
 	set     settings
 	gate    *endpoint.Gate
 	hosts   endpoint.Hosts
+	order   endpoint.Order
+	watch   *endpoint.Watch
 	heals   func(error) bool // what waiting heals; the gate asks it
 	breaker *breaker.Breaker // nil: none
 	budget  *policy.Budget   // nil: none
@@ -276,8 +278,12 @@ func (c *core) tellUnknown(ctx context.Context, err error) {
 }
 
 // fenced tells that a server has lost its role: its connections are dropped, each when it is to be used next.
-func (c *core) fenced(err *pgconn.PgError) {
-	c.log.Fenced(err.Code)
+func (c *core) fenced(err error) {
+	reason := SQLState(err)
+	if reason == "" {
+		reason = "silent"
+	}
+	c.log.Fenced(reason)
 	if hook := c.set.hooks.ServerFenced; hook != nil {
 		hook(err)
 	}
@@ -319,13 +325,25 @@ func stopReason(err error) string {
 }
 
 // prepareConfig makes cfg dial through our transport, with its TCP options and its evidence, and lets us see every
-// server error. What is set in cfg already is kept and called.
-func (c *core) prepareConfig(cfg *pgx.ConnConfig) {
+// server error. What is set in cfg already is kept and called, and so are the hooks.
+func (c *core) prepareConfig(cfg *pgx.ConnConfig, hooks connectHooks) {
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = DefaultConnectTimeout
 	}
 	c.tracer, c.connectTimeout = cfg.Tracer, cfg.ConnectTimeout
 	cfg.DialFunc = transport.Dialer(c.set.transport(), cfg.ConnectTimeout, cfg.DialFunc)
+	c.watchServers(cfg, hooks)
+	afterConnect := cfg.AfterConnect
+	cfg.AfterConnect = func(ctx context.Context, pc *pgconn.PgConn) error {
+		if wire := transport.From(pc.Conn()); wire != nil {
+			c.watch.Established(wire)
+			c.order.Prefer(wire.Dialled())
+		}
+		if afterConnect != nil {
+			return afterConnect(ctx, pc)
+		}
+		return nil
+	}
 	onPgError := cfg.OnPgError
 	cfg.OnPgError = func(pc *pgconn.PgConn, err *pgconn.PgError) bool {
 		linkOf(pc).note(err)

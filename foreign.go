@@ -9,6 +9,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/retrypg/retrypg/internal/endpoint"
 )
 
 // newForeignCore makes a core for a database that is not ours: default settings, no knowledge of servers.
@@ -69,7 +71,7 @@ func foreignPool(ctx context.Context, pool *pgxpool.Pool) (*core, error) {
 		}
 		c, err := newForeignCore()
 		if err == nil {
-			c.dialWith(pool.Config().ConnConfig, poolDialer(weak.Make(pool)))
+			c.dialWith(pool.Config().ConnConfig, poolDialer(weak.Make(pool), &c.order))
 		}
 		return c, true, err
 	})
@@ -81,13 +83,13 @@ func foreignPool(ctx context.Context, pool *pgxpool.Pool) (*core, error) {
 
 // poolDialer connects to a primary as the pool connects, hooks included. It does not keep the pool: the hooks of its
 // configuration may lead back to it.
-func poolDialer(pool weak.Pointer[pgxpool.Pool]) func(context.Context) (*pgx.Conn, error) {
+func poolDialer(pool weak.Pointer[pgxpool.Pool], order *endpoint.Order) func(context.Context) (*pgx.Conn, error) {
 	return func(ctx context.Context) (*pgx.Conn, error) {
 		p := pool.Value()
 		if p == nil {
 			return nil, ErrClosed
 		}
 		cfg := p.Config()
-		return primaryDialer(cfg.ConnConfig, cfg.BeforeConnect, cfg.AfterConnect)(ctx)
+		return primaryDialer(cfg.ConnConfig, order, connectHooks{cfg.BeforeConnect, cfg.AfterConnect})(ctx)
 	}
 }

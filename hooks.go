@@ -23,9 +23,10 @@ type Hooks struct {
 	// ServerUp is called when the server accepts connections again, with the time since ServerDown and the number of
 	// attempts it took.
 	ServerUp func(after time.Duration, attempts int)
-	// ServerFenced is called when a server turned out to be a standby, by an error of a statement that only a primary can
-	// run: all connections to it are dropped, each when it is to be used next. It is called once for all that find it out.
-	ServerFenced func(err *pgconn.PgError)
+	// ServerFenced is called when a server turned out to have lost its role: it is a standby, which err, the error of a
+	// statement that only a primary can run, shows (a *pgconn.PgError), or it is silent while another host is the primary. All
+	// connections to it are dropped, each when it is to be used next. It is called once for all that find it out.
+	ServerFenced func(err error)
 	// Breaker is called when the circuit breaker changes its state.
 	Breaker func(from, to breaker.State)
 	// CommitUnknown is called when it could not be found out whether a COMMIT took effect.

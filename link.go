@@ -82,6 +82,7 @@ func (l *link) note(err *pgconn.PgError) {
 		l.txErr = err
 	}
 	if l.host != nil && Classify(err).Retry == RetryFailover && l.recovering() && l.host.Fence(l.born) {
+		l.core.order.Avoid(dialled(l.pg))
 		l.core.fenced(err)
 	}
 }
@@ -89,11 +90,7 @@ func (l *link) note(err *pgconn.PgError) {
 // belongs makes the link one of a core's connections.
 func (l *link) belongs(c *core) {
 	l.core, l.tracer = c, c.tracer
-	addr := "" // that of all connections whose dial function tells none
-	if a := l.pg.Conn().RemoteAddr(); a != nil {
-		addr = a.String()
-	}
-	l.host = c.hosts.At(addr)
+	l.host = c.hosts.At(dialled(l.pg))
 	l.born = l.host.Generation()
 }
 

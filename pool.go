@@ -50,13 +50,10 @@ func newPool(ctx context.Context, cfg *pgxpool.Config, s settings, opts []Option
 	}
 	before := cfg.BeforeConnect
 	cfg.BeforeConnect = func(ctx context.Context, attempt *pgx.ConnConfig) error {
-		switch {
-		case ctx.Value(idleOnlyKey{}) != nil:
+		if ctx.Value(idleOnlyKey{}) != nil {
 			return errMustConnect
-		case before != nil:
-			return before(ctx, attempt)
 		}
-		return nil
+		return before(ctx, attempt)
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
@@ -111,39 +108,26 @@ func ConfigurePool(cfg *pgxpool.Config, opts ...Option) error {
 }
 
 func configurePool(cfg *pgxpool.Config, s settings, opts []Option) (*core, error) {
-	core, err := configure(cfg.ConnConfig, s, opts)
+	var hooks connectHooks
+	beforeConnect, afterConnect := cfg.BeforeConnect, cfg.AfterConnect
+	core, err := configure(cfg.ConnConfig, s, opts, func(s settings) connectHooks {
+		hooks = s.connectHooks().and(connectHooks{beforeConnect, afterConnect})
+		return hooks
+	})
 	if err != nil {
 		return nil, err
 	}
-	if own := core.set.beforeConnect; own != nil {
-		beforeConnect := cfg.BeforeConnect
-		cfg.BeforeConnect = func(ctx context.Context, attempt *pgx.ConnConfig) error {
-			if err := own(ctx, attempt); err != nil || beforeConnect == nil {
-				return err
-			}
-			return beforeConnect(ctx, attempt)
-		}
+	core.dialWith(cfg.ConnConfig, primaryDialer(cfg.ConnConfig, &core.order, hooks))
+	cfg.BeforeConnect = func(ctx context.Context, attempt *pgx.ConnConfig) error {
+		return core.beforeConnect(ctx, attempt, hooks)
 	}
-	afterConnect, own := cfg.AfterConnect, core.set.afterConnect
-	after := func(ctx context.Context, conn *pgx.Conn) error {
-		if own != nil {
-			if err := own(ctx, conn); err != nil {
-				return err
-			}
-		}
-		if afterConnect != nil {
-			return afterConnect(ctx, conn)
-		}
-		return nil
-	}
-	core.dialWith(cfg.ConnConfig, primaryDialer(cfg.ConnConfig, cfg.BeforeConnect, after))
 	cfg.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 		l := newLink(conn.PgConn())
 		l.belongs(core)
-		if err := core.greet(ctx, conn, l); err != nil {
+		if err := core.greet(ctx, conn, l); err != nil || hooks.after == nil {
 			return err
 		}
-		return after(ctx, conn)
+		return hooks.after(ctx, conn)
 	}
 	prepare, before := cfg.PrepareConn, cfg.BeforeAcquire //nolint:staticcheck // deprecated, but users set it: pgxpool calls it only where there is no PrepareConn
 	cfg.PrepareConn = func(ctx context.Context, conn *pgx.Conn) (bool, error) {

@@ -49,7 +49,7 @@ func WaitReady(ctx context.Context, dsn string, opts ...Option) error {
 	if err != nil {
 		return err
 	}
-	core, err := configure(pool.ConnConfig, s, opts)
+	core, err := configure(pool.ConnConfig, s, opts, settings.connectHooks)
 	if err != nil {
 		return err
 	}

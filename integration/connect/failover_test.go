@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
@@ -129,8 +128,8 @@ func TestAllConnectionsToAServerThatLostItsRoleAreLeftWhenOneFindsItOut(t *testi
 				return false
 			}, pgtest.Pause())
 			hooks := retrypg.WithHooks(retrypg.Hooks{
-				ServerFenced: func(err *pgconn.PgError) {
-					require.Equal(t, "25006", err.Code)
+				ServerFenced: func(err error) {
+					require.Equal(t, "25006", retrypg.SQLState(err))
 					fenced.Add(1)
 				},
 				Evicted: func(reason string) {

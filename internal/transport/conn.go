@@ -14,15 +14,20 @@ import (
 // have two or three: TLS, a tracing or throttling wrapper, the dialer's own.
 const maxDepth = 16
 
-// Conn is a network connection that remembers what went over it. It adds no allocation and two atomic operations at most
-// to a Read or a Write. It is a net.Conn, so every method may be called from several goroutines at once.
+// Conn is a network connection that remembers what went over it. It adds no allocation and a few atomic operations to a
+// Read or a Write. It is a net.Conn, so every method may be called from several goroutines at once.
 //
 // Under TLS it sees the encrypted stream: bytes are those of TLS records, and the handshake, session tickets and the
 // closing alert are counted too.
 type Conn struct {
 	nc      net.Conn
+	addr    string // that was dialled
 	read    atomic.Uint64
 	written atomic.Uint64
+	asked   atomic.Uint64 // what was read when the last Write began
+
+	severed atomic.Pointer[error] // why Sever ended it
+	onClose func()                // nil: nothing
 
 	readErr  atomic.Pointer[error]
 	writeErr atomic.Pointer[error]
@@ -43,8 +48,8 @@ var (
 	_ syscall.Conn = (*Conn)(nil)
 )
 
-func newConn(nc net.Conn) *Conn {
-	c := &Conn{nc: nc}
+func newConn(nc net.Conn, addr string) *Conn {
+	c := &Conn{nc: nc, addr: addr}
 	if sc := syscallConnOf(nc); sc != nil {
 		if raw, err := sc.SyscallConn(); err == nil {
 			c.raw = raw
@@ -91,6 +96,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 		c.read.Add(uint64(n))
 	}
 	if err != nil {
+		err = c.reason(err)
 		remember(&c.readErr, err)
 	}
 	return n, err
@@ -98,15 +104,38 @@ func (c *Conn) Read(p []byte) (int, error) {
 
 // Write writes to the connection, counts the bytes that were taken and keeps the first error for WriteErr.
 func (c *Conn) Write(p []byte) (int, error) {
+	c.asked.Store(c.read.Load())
 	n, err := c.nc.Write(p)
 	if n > 0 {
 		c.written.Add(uint64(n))
 	}
 	if err != nil {
+		err = c.reason(err)
 		remember(&c.writeErr, err)
 	}
 	return n, err
 }
+
+// Awaiting reports whether something was written and nothing has come back since: in a protocol of questions and answers,
+// that an answer is awaited.
+func (c *Conn) Awaiting() bool { return c.written.Load() > 0 && c.asked.Load() == c.read.Load() }
+
+// Sever closes the connection; what Read and Write then fail with is err. It may be called while others use the connection.
+func (c *Conn) Sever(err error) {
+	c.severed.CompareAndSwap(nil, &err)
+	_ = c.nc.Close() // nobody is left to be told
+}
+
+// reason is why Sever ended the connection, if it did, and err if not.
+func (c *Conn) reason(err error) error {
+	if why := c.severed.Load(); why != nil {
+		return *why
+	}
+	return err
+}
+
+// Dialled is the address that was dialled.
+func (c *Conn) Dialled() string { return c.addr }
 
 // BytesWritten is the number of bytes handed to the kernel so far (for a connection of the user's own dial function: to
 // that connection). A Write counts when it returns, one cut short by an error with the bytes that it had handed over. So
@@ -124,8 +153,16 @@ func (c *Conn) ReadErr() error { return recalled(&c.readErr) }
 // WriteErr is the same for Write.
 func (c *Conn) WriteErr() error { return recalled(&c.writeErr) }
 
+// OnClose makes Close call f, each time that it is called. It must be called before others use the connection.
+func (c *Conn) OnClose(f func()) { c.onClose = f }
+
 // Close closes the connection.
-func (c *Conn) Close() error { return c.nc.Close() }
+func (c *Conn) Close() error {
+	if c.onClose != nil {
+		c.onClose()
+	}
+	return c.nc.Close()
+}
 
 // LocalAddr is the local end of the connection.
 func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }

@@ -196,7 +196,7 @@ func TestTheRestOfTheConnectionIsForwarded(t *testing.T) {
 func TestAConnectionWithoutASocketSaysSo(t *testing.T) {
 	near, far := net.Pipe()
 	defer far.Close()
-	c := newConn(near)
+	c := newConn(near, "")
 	defer c.Close()
 	_, err := c.SyscallConn()
 	require.ErrorIs(t, err, errors.ErrUnsupported)

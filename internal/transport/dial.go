@@ -83,7 +83,7 @@ func dialer(o Options, connectTimeout time.Duration, next DialFunc) DialFunc {
 		if From(nc) != nil {
 			return nc, nil
 		}
-		return newConn(nc), nil
+		return newConn(nc, addr), nil
 	}
 }
 
@@ -105,7 +105,7 @@ func ownDialer(o Options, connectTimeout time.Duration) DialFunc {
 		if err != nil {
 			return nil, err
 		}
-		return newConn(nc), nil
+		return newConn(nc, addr), nil
 	}
 }
 

@@ -115,7 +115,7 @@ func TestPeekDoesNotWaitForAReadInProgressNorFailAfterADeadline(t *testing.T) {
 
 func TestPeekLooksUnderTheTLSOfADialFunction(t *testing.T) {
 	plain, server := pair(t, "tcp")
-	c := newConn(tls.Client(plain.NetConn(), &tls.Config{}))
+	c := newConn(tls.Client(plain.NetConn(), &tls.Config{}), "")
 	require.Equal(t, Alive, c.Peek())
 	require.NoError(t, server.Close())
 	becomes(t, c, Dead)
