@@ -68,11 +68,7 @@ func (c *Conn) repeatable(err error, query string, args []driver.NamedValue) boo
 	if c.session.pgx.IsClosed() || c.session.inTx() {
 		return false
 	}
-	values := make([]any, len(args))
-	for i := range args {
-		values[i] = args[i].Value
-	}
-	return conflictOf(query, values)(err)
+	return conflictOf(query, valuesOf(args))(err)
 }
 
 // run runs a statement by the rules of the core. Inside a transaction there is one attempt: only the whole transaction

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -110,7 +109,7 @@ func (c *core) makePolicies() (err error) {
 	if backoff, err = limited(backoff, s.maxAttempts, s.maxElapsed); err != nil {
 		return err
 	}
-	if c.statements, err = policy.NewRetrier(policy.RetrierOptions{Policy: backoff, Budget: c.budget, Decide: decideConflict, OnRetry: onRetry}); err != nil {
+	if c.statements, err = policy.NewRetrier(policy.RetrierOptions{Policy: backoff, Budget: c.budget, Decide: decideStatement, OnRetry: onRetry}); err != nil {
 		return err
 	}
 	if c.transactions, err = c.transactionRetrier(backoff); err != nil {
@@ -168,22 +167,6 @@ func healable(err error) bool {
 		return true
 	}
 	return false
-}
-
-// decideConflict is the rule for an autocommit statement: sent again are one that a conflict has rolled back (SQLSTATE
-// class 40), and one whose prepared form was stale. Other codes for which a transaction may be run again are the
-// caller's: who writes NOWAIT does not want to wait. Conflicts are bounded by attempts and time, not charged to the
-// budget: they say nothing about the health of the server.
-func decideConflict(err error) policy.Decision {
-	class := Classify(err)
-	switch {
-	case class.Outcome != OutcomeRolledBack:
-	case class.Retry == RetryTransaction && strings.HasPrefix(class.SQLState, "40"):
-		return policy.Decision{Retry: true, Free: true}
-	case class.Retry == RetryStatement:
-		return policy.Decision{Retry: true, Free: true, NoWait: true}
-	}
-	return policy.Decision{}
 }
 
 // connect makes attempt until it gives a connection, within ctx and the limits of the settings.

@@ -94,8 +94,12 @@ var errBusy = errors.New("retrypg: connection busy: close the rows of the previo
 
 // discardedError tells database/sql to drop a connection and to take another one, and tells everybody else why. Unlike
 // a bare driver.ErrBadConn the reason survives when database/sql has no other connection to take (a pinned sql.Conn,
-// or its attempts used up). It is returned only where nothing of the statement can have taken effect.
-type discardedError struct{ err error }
+// or its attempts used up). It is returned only where nothing of the statement can have taken effect, or where the caller
+// has said that it may run twice.
+type discardedError struct {
+	err error
+	ran bool // the statement may have taken effect
+}
 
 func (e *discardedError) Error() string        { return e.err.Error() }
 func (e *discardedError) Unwrap() error        { return e.err }

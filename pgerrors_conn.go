@@ -74,11 +74,11 @@ func classifyNode(err error, ph phase) (Class, weight) {
 	return Class{}, silent
 }
 
-// classifyDiscarded classifies the reason for which a connection was dropped. Such an error exists only where the statement
-// had no effect, which the reason itself need not prove.
+// classifyDiscarded classifies the reason for which a connection was dropped. That the statement had no effect the reason
+// itself need not prove.
 func classifyDiscarded(e *discardedError, ph phase) (Class, weight) {
 	c, _ := classifyFirst(e.err, ph)
-	if c.Outcome == OutcomeUnknown {
+	if c.Outcome == OutcomeUnknown && !e.ran {
 		c.Outcome = OutcomeNotStarted
 	}
 	if c.Reason == "" {

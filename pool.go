@@ -245,11 +245,14 @@ func (p *Pool) try(ctx context.Context, conn *pgxpool.Conn, f func(*pgxpool.Conn
 	return !sent && closed && ctx.Err() == nil, err
 }
 
-// Exec is pgxpool's Exec; a plain statement that was rolled back by a conflict is run again, as by database/sql.
+// Exec is pgxpool's Exec; a plain statement that was rolled back, by a conflict, by the end of its server process, or because
+// its server is a standby now, is run again, as by database/sql.
 func (p *Pool) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	return runStatement(ctx, p.core, false, conflictOf(sql, args), func(ctx context.Context) (tag pgconn.CommandTag, err error) {
+	s := poolStatement{sql: sql, args: args}
+	return runStatement(ctx, p.core, false, s.repeatable, func(ctx context.Context) (tag pgconn.CommandTag, err error) {
 		conn, err := p.onConn(ctx, func(conn *pgxpool.Conn) (err error) {
 			tag, err = conn.Exec(ctx, sql, args...)
+			s.ended(ctx, conn, err, tag)
 			return err
 		})
 		if err == nil {
@@ -259,13 +262,17 @@ func (p *Pool) Exec(ctx context.Context, sql string, args ...any) (pgconn.Comman
 	})
 }
 
-// Query is pgxpool's Query on a connection that Acquire gives. Errors of the statement come with its rows, when it can no
-// longer be run again: use WithPgxTx for queries that conflict.
+// Query is pgxpool's Query on a connection that Acquire gives. It waits for the first row; until then a plain statement is
+// run again as by Exec. Errors that come with later rows are the caller's.
 func (p *Pool) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	rows, err := runStatement(ctx, p.core, false, conflictOf(sql, args), func(ctx context.Context) (pgx.Rows, error) {
+	s := poolStatement{sql: sql, args: args}
+	rows, err := runStatement(ctx, p.core, false, s.repeatable, func(ctx context.Context) (pgx.Rows, error) {
 		rows := &pooledRows{}
 		conn, err := p.onConn(ctx, func(conn *pgxpool.Conn) (err error) {
-			rows.Rows, err = conn.Query(ctx, sql, args...)
+			if rows.Rows, err = conn.Query(ctx, sql, args...); err == nil {
+				err = rows.first()
+			}
+			s.ended(ctx, conn, err, pgconn.CommandTag{})
 			return err
 		})
 		rows.conn = conn
@@ -277,7 +284,7 @@ func (p *Pool) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, er
 	return rows, nil
 }
 
-// QueryRow is pgxpool's QueryRow; a plain statement that was rolled back by a conflict is run again. It is sent by Scan.
+// QueryRow is pgxpool's QueryRow; a plain statement is run again as by Exec. It is sent by Scan.
 func (p *Pool) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 	return &pooledRow{p: p, ctx: ctx, sql: sql, args: args}
 }

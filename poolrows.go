@@ -10,10 +10,35 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
+// poolStatement is a statement of a Pool: what decides whether it is run again.
+type poolStatement struct {
+	sql       string
+	args      []any
+	elsewhere bool // the last attempt may be repeated over another connection
+}
+
+// ended notes how an attempt ended.
+func (s *poolStatement) ended(ctx context.Context, conn *pgxpool.Conn, err error, tag pgconn.CommandTag) {
+	s.elsewhere = err != nil && ensureLink(conn.Conn().PgConn()).elsewhere(ctx, err, s.sql, s.args, tag)
+}
+
+func (s *poolStatement) repeatable(err error) bool {
+	return s.elsewhere || conflictOf(s.sql, s.args)(err)
+}
+
 // pooledRows gives the connection back when the rows are closed.
 type pooledRows struct {
 	pgx.Rows
-	conn *pgxpool.Conn
+	conn    *pgxpool.Conn
+	waiting bool // the first row was read, and Next not called yet
+}
+
+// first reads the first row. Its error is that of the statement.
+func (r *pooledRows) first() error {
+	if r.waiting = r.Rows.Next(); r.waiting {
+		return nil
+	}
+	return r.Rows.Err()
 }
 
 func (r *pooledRows) Close() {
@@ -25,6 +50,10 @@ func (r *pooledRows) Close() {
 }
 
 func (r *pooledRows) Next() bool {
+	if r.waiting {
+		r.waiting = false
+		return true
+	}
 	more := r.Rows.Next()
 	if !more {
 		r.Close()
@@ -78,12 +107,14 @@ func (r *pooledRow) Scan(dest ...any) error {
 		return errScanned
 	}
 	r.scanned = true
-	empty, err := runStatement(r.ctx, r.p.core, false, conflictOf(r.sql, r.args), func(ctx context.Context) (empty bool, err error) {
+	s := poolStatement{sql: r.sql, args: r.args}
+	empty, err := runStatement(r.ctx, r.p.core, false, s.repeatable, func(ctx context.Context) (empty bool, err error) {
 		conn, err := r.p.onConn(ctx, func(conn *pgxpool.Conn) error {
 			err := conn.QueryRow(ctx, r.sql, r.args...).Scan(dest...)
 			if empty = errors.Is(err, pgx.ErrNoRows); empty {
 				return nil // the statement worked
 			}
+			s.ended(ctx, conn, err, pgconn.CommandTag{})
 			return err
 		})
 		if err == nil {

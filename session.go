@@ -60,17 +60,15 @@ func (s *session) ExecContext(ctx context.Context, query string, argsV []driver.
 	if s.pgx.IsClosed() {
 		return nil, s.failed(ctx, driver.ErrBadConn, fresh, false)
 	}
-	args := make([]any, len(argsV))
-	for i := range argsV {
-		args[i] = argsV[i].Value
-	}
+	args := valuesOf(argsV)
 	mark, was := s.link.mark(), s.pgx.PgConn().TxStatus()
 	if err := s.sending(ctx, query, len(args) > 0); err != nil {
 		return nil, s.failed(ctx, err, fresh, true)
 	}
 	tag, err := s.pgx.Exec(ctx, query, args...)
 	if err != nil {
-		return nil, s.failed(ctx, err, fresh, s.link.sentSince(mark))
+		err = s.failed(ctx, err, fresh, s.link.sentSince(mark))
+		return nil, s.elsewhere(ctx, err, fresh, query, args, tag)
 	}
 	if s.tx != nil {
 		s.link.sent(tag)
@@ -89,8 +87,9 @@ func (s *session) QueryContext(ctx context.Context, query string, args []driver.
 		return nil, s.failed(ctx, err, fresh, true)
 	}
 	rows, err := s.stdConn.QueryContext(ctx, query, args)
-	if err != nil {
-		return nil, s.failed(ctx, err, fresh, s.link.sentSince(mark))
+	if err != nil { // pgx has looked for the first row, and there was none
+		err = s.failed(ctx, err, fresh, s.link.sentSince(mark))
+		return nil, s.elsewhere(ctx, err, fresh, query, valuesOf(args), pgconn.CommandTag{})
 	}
 	return rows, nil
 }
@@ -109,6 +108,7 @@ func (s *session) PrepareContext(ctx context.Context, query string) (driver.Stmt
 	if err != nil {
 		return nil, s.failed(ctx, err, fresh, !s.pgx.IsClosed())
 	}
+	s.fresh = fresh // database/sql prepares anew on another connection
 	std, ok := stmt.(*stdlib.Stmt)
 	if !ok {
 		return stmt, nil
@@ -148,6 +148,27 @@ func (s *session) failed(ctx context.Context, err error, fresh, sent bool) error
 		return &discardedError{err: err}
 	}
 	return err
+}
+
+// elsewhere makes database/sql send a statement again over another connection, where it may, and returns err where not.
+func (s *session) elsewhere(ctx context.Context, err error, fresh bool, query string, args []any, tag pgconn.CommandTag) error {
+	var discarded *discardedError
+	if !fresh || errors.As(err, &discarded) || !s.link.elsewhere(ctx, err, query, args, tag) {
+		return err
+	}
+	unknown := Classify(err).Outcome == OutcomeUnknown
+	if unknown && !s.core.budget.Withdraw() {
+		return err
+	}
+	return &discardedError{err: err, ran: unknown}
+}
+
+func valuesOf(args []driver.NamedValue) []any {
+	values := make([]any, len(args))
+	for i := range args {
+		values[i] = args[i].Value
+	}
+	return values
 }
 
 // Begin implements driver.Conn.

@@ -132,19 +132,6 @@ func TestAStatementThatMayHaveRunIsNeverSentAgain(t *testing.T) {
 	}
 }
 
-func TestAFatalAnswerToAStatementIsTheCallers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		fatal := serverError("57P01", "terminating connection due to administrator command")
-		fatal.Severity, fatal.SeverityUnlocalized, fatal.Routine = "FATAL", "FATAL", "ProcessInterrupts"
-		db, s := scriptedFor(t, failing("insert", 1, fatal))
-		_, err := db.ExecContext(t.Context(), "insert into t values (1)")
-		require.Equal(t, "57P01", SQLState(err))
-		require.Equal(t, 1, ran(s, "insert"))
-		_, err = db.ExecContext(t.Context(), "insert into t values (2)")
-		require.NoError(t, err, "on another connection")
-	})
-}
-
 func TestTheErrorOfAStatementWhoseDeadlineEndsIsTheContexts(t *testing.T) {
 	for name, way := range statementWays {
 		t.Run(name, func(t *testing.T) {

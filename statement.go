@@ -3,11 +3,13 @@ package retrypg
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/retrypg/retrypg/metrics"
+	"github.com/retrypg/retrypg/policy"
 )
 
 // conflictOf says of the errors of one statement outside of a transaction whether it was rolled back and may succeed when
@@ -16,9 +18,58 @@ import (
 func conflictOf(sql string, args []any) func(error) bool {
 	return func(err error) bool {
 		var pgErr *pgconn.PgError
-		return errors.As(err, &pgErr) && severityOf(pgErr) == "ERROR" && decideConflict(err).Retry &&
+		return errors.As(err, &pgErr) && severityOf(pgErr) == "ERROR" && conflicted(err) &&
 			rerunnable(sql) && !rewritten(args)
 	}
+}
+
+// conflicted reports whether a statement outside of a transaction was rolled back by a conflict (SQLSTATE class 40), or
+// because its prepared form was stale. Other codes for which a transaction may be run again are the caller's: who writes
+// NOWAIT does not want to wait.
+func conflicted(err error) bool {
+	class := Classify(err)
+	return class.Outcome == OutcomeRolledBack &&
+		(class.Retry == RetryTransaction && strings.HasPrefix(class.SQLState, "40") || class.Retry == RetryStatement)
+}
+
+// decideStatement says how a statement that may be sent again is. What the server has rolled back is bounded by attempts and
+// time, not charged to the budget: it says nothing about the health of the server. That of a lost connection does.
+func decideStatement(err error) policy.Decision {
+	class := Classify(err)
+	d := policy.Decision{Retry: true, Free: class.Outcome == OutcomeRolledBack}
+	switch class.Retry {
+	case RetryStatement, RetryReconnect:
+		d.NoWait = true // connecting waits where there is need
+	}
+	return d
+}
+
+// elsewhere reports whether a statement outside of a transaction, which failed with err on the connection of l, may be sent
+// again over another connection: it was certainly rolled back, or the caller has said that it may run twice. tag is what
+// the server said that it did before it failed, if it said so.
+func (l *link) elsewhere(ctx context.Context, err error, sql string, args []any, tag pgconn.CommandTag) bool {
+	if ctx.Err() != nil || noRetry(ctx) {
+		return false
+	}
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) && (l.leftRole(pgErr) || terminated(pgErr) && tag.String() == "") {
+		return rerunnable(sql) && !rewritten(args)
+	}
+	return l.pg.IsClosed() && Classify(err).Retry == RetryReconnect && idempotent(ctx)
+}
+
+// leftRole reports whether an ERROR comes from a server that turned out to be a standby: a statement outside of a transaction
+// has had no effect there.
+func (l *link) leftRole(err *pgconn.PgError) bool {
+	class := Classify(err)
+	return severityOf(err) == "ERROR" && class.Retry == RetryFailover && class.Outcome == OutcomeRolledBack && l.recovering()
+}
+
+// terminated reports whether a FATAL, that the server process is to end, came before the statement that it answers was
+// committed: PostgreSQL (Routine is set) holds interrupts from before the commit record until the command tag is queued
+// (CommitTransaction in xact.c). With the extended protocol the tag is sent before that, so that after it nothing is known.
+func terminated(err *pgconn.PgError) bool {
+	return severityOf(err) == "FATAL" && err.Code == "57P01" && err.Routine != ""
 }
 
 // rewritten reports whether pgx is to send another text than the one given: only named arguments leave it a statement of
@@ -54,7 +105,7 @@ func runStatement[T any](ctx context.Context, c *core, connected bool, repeatabl
 	}()
 	result, err := attempt(first.ctx)
 	returned = true
-	if err == nil || !repeatable(err) {
+	if err == nil || !repeatable(err) || noRetry(ctx) {
 		op.attemptEnd(first, err, false)
 		op.end(ctx, err)
 		return result, err

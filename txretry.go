@@ -129,6 +129,9 @@ func (c *core) repeat(ctx context.Context, op *operation, retrier *policy.Retrie
 			op.attemptEnd(this, nil, false)
 			return nil
 		}
+		if noRetry(ctx) {
+			last = policy.Permanent(last)
+		}
 		err := loop.Wait(waitCtx, last)
 		op.attemptEnd(this, last, err == nil)
 		if err != nil {
