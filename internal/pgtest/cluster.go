@@ -30,6 +30,11 @@ type Options struct {
 	// HBA lines come before the line that trusts every local user. A rule that refuses user postgres from 127.0.0.1
 	// also refuses the methods of [Cluster] that ask the server.
 	HBA []string
+	// Namespace is the file of a network namespace that the server runs in, such as /proc/1234/ns/net: Linux and root
+	// only. The server then listens on all addresses there, trusts every client, and listens on a Unix socket in
+	// [Cluster.Dir] too, which no network namespace separates: DSN and the methods of [Cluster] go that way. A
+	// standby is not made in a namespace.
+	Namespace string
 	// TLS turns ssl on, with a self-signed certificate for 127.0.0.1 and localhost: see [Cluster.CertFile].
 	TLS bool
 	// Log receives the server's log, line by line or in larger pieces, from one goroutine. nil means none; the last
@@ -42,8 +47,8 @@ type Options struct {
 
 // Cluster is one PostgreSQL server with its data directory, made by [Start] and ended by [Cluster.Close].
 //
-// The server listens on 127.0.0.1 only and trusts every connection from there. Its superuser is "postgres", its
-// database "postgres". Started by root, the server runs as user postgres, or else nobody.
+// The server listens on 127.0.0.1 only and trusts every connection from there, but see Options.Namespace. Its superuser
+// is "postgres", its database "postgres". Started by root, the server runs as user postgres, or else nobody.
 //
 // Whatever ends the process that made it (a signal, a panic, os.Exit, kill -9), its servers stop and its directories
 // go: one small shell process per process waits for that end. Should that one be killed too, the next
@@ -146,7 +151,7 @@ func (c *Cluster) Port() int {
 	return c.port
 }
 
-// Addr returns "127.0.0.1:port".
+// Addr returns "127.0.0.1:port", which leads to the server in its own network namespace only.
 func (c *Cluster) Addr() string { return net.JoinHostPort("127.0.0.1", portText(c.Port())) }
 
 // DSN returns a connection string for user postgres and database postgres. Each parameter is "key=value" and replaces
@@ -156,7 +161,7 @@ func (c *Cluster) DSN(params ...string) string {
 	if c.opts.TLS {
 		params = append([]string{"sslmode=require"}, params...)
 	}
-	return DSN([]string{c.Addr()}, params...)
+	return c.reach(params...)
 }
 
 // Dir returns the directory of the cluster; it is removed by Close.

@@ -28,10 +28,11 @@ func (c *Cluster) configure() error {
 			return fmt.Errorf("make a certificate: %w", err)
 		}
 	}
-	hba := slices.Concat(c.opts.HBA, []string{
-		"host all all 127.0.0.1/32 trust",
-		"host replication all 127.0.0.1/32 trust",
-	})
+	trusted := []string{"host all all 127.0.0.1/32 trust", "host replication all 127.0.0.1/32 trust"}
+	if c.opts.Namespace != "" {
+		trusted = []string{"local all all trust", "host all all all trust"}
+	}
+	hba := slices.Concat(c.opts.HBA, trusted)
 	return c.writeData("pg_hba.conf", strings.Join(hba, "\n")+"\n")
 }
 
@@ -66,6 +67,10 @@ func (c *Cluster) writeConf() error {
 		// How long a standby waits before it asks again: the default of 5 s is also how long a promotion can take.
 		"wal_retrieve_retry_interval": "100ms",
 		"timezone":                    "UTC",
+	}
+	if c.opts.Namespace != "" {
+		settings["listen_addresses"] = "*"
+		settings["unix_socket_directories"] = c.dir
 	}
 	if c.opts.Fsync {
 		settings["fsync"] = "on"

@@ -43,6 +43,13 @@ func (c *Cluster) adminDSN() string {
 	if c.opts.TLS {
 		sslmode = "sslmode=prefer"
 	}
-	return DSN([]string{c.Addr()}, sslmode, "target_session_attrs=any",
-		"application_name="+adminName, "connect_timeout=5")
+	return c.reach(sslmode, "target_session_attrs=any", "application_name="+adminName, "connect_timeout=5")
+}
+
+// reach returns a connection string that leads from this process to the server.
+func (c *Cluster) reach(params ...string) string {
+	if c.opts.Namespace == "" {
+		return DSN([]string{c.Addr()}, params...)
+	}
+	return DSN(nil, append([]string{"host=" + c.dir, "port=" + portText(c.Port())}, params...)...)
 }

@@ -18,6 +18,9 @@ import (
 // and the installation are taken over from this cluster; opts.Settings are added, and opts.HBA replaces. Replication
 // is asynchronous until the standby's name is put into synchronous_standby_names.
 func (c *Cluster) Standby(ctx context.Context, opts Options) (*Cluster, error) {
+	if c.opts.Namespace != "" || opts.Namespace != "" {
+		return nil, errors.New("a standby cannot be made in or from a network namespace")
+	}
 	settings := maps.Clone(c.opts.Settings)
 	if settings == nil {
 		settings = make(map[string]string)

@@ -45,6 +45,9 @@ func (c *Cluster) spawn() (*server, error) {
 	cmd.Stdout, cmd.Stderr = logWriter, logWriter
 	s := &server{logStart: c.log.position(), exited: make(chan struct{}), quiet: make(chan struct{})}
 	err = detach(cmd)
+	if err == nil && c.opts.Namespace != "" {
+		err = enter(cmd, c.opts.Namespace)
+	}
 	if err == nil {
 		err = cmd.Start()
 	}
