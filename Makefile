@@ -18,7 +18,7 @@ BIN  = .cache/bin
 # The directories of all modules in go.work.
 MODULES = $$($(GO) list -m -f '{{.Dir}}')
 
-.PHONY: help demo test test-short test-docker test-pgbouncer test-matrix soak bench-commit fuzz lint fmt generate generate-check cross compose-check \
+.PHONY: help demo test test-short test-docker test-pgbouncer test-net test-matrix soak bench-commit fuzz lint fmt generate generate-check cross compose-check \
 	cover tidy clean
 
 help: ## list the targets
@@ -41,6 +41,9 @@ test-docker: ## the container tests; sets up an engine and an image where there 
 
 test-pgbouncer: ## commits through a real PgBouncer, which must be installed
 	@$(TEST) -tags pgbouncer -race -count=1 -timeout 5m $(TESTFLAGS) ./integration/pgbouncer/...
+
+test-net: ## a network that fails between program and server; needs root on Linux, iproute2 and iptables
+	@$(TEST) -tags netns -race -count=1 -timeout 5m $(TESTFLAGS) ./integration/net/...
 
 test-matrix: ## make test with each supported PostgreSQL
 	@for version in $(PG_VERSIONS); do \

@@ -45,12 +45,16 @@ func open(t *testing.T, dsn string, opts ...retrypg.Option) *handle {
 	return &handle{db: db, pool: pool}
 }
 
-// fill makes n idle connections of each kind.
-func (h *handle) fill(ctx context.Context, t *testing.T, n int) {
+// perKind is how many idle connections fill makes of each kind: as many as there are callers at one moment.
+const perKind = 4
+
+// fill makes idle connections, or uses those that there are: what was idle for less than a second is not
+// pinged before it is used.
+func (h *handle) fill(ctx context.Context, t *testing.T) {
 	t.Helper()
 	var conns []*sql.Conn
 	var pooled []*pgxpool.Conn
-	for range n {
+	for range perKind {
 		conn, err := h.db.Conn(ctx)
 		require.NoError(t, err)
 		conns = append(conns, conn)
@@ -58,7 +62,7 @@ func (h *handle) fill(ctx context.Context, t *testing.T, n int) {
 		require.NoError(t, err)
 		pooled = append(pooled, one)
 	}
-	for i := range n {
+	for i := range perKind {
 		require.NoError(t, conns[i].Close())
 		pooled[i].Release()
 	}
@@ -82,6 +86,12 @@ type entry struct {
 }
 
 const insert = "insert into entry (id, hold) values ($1, $2)"
+
+// text is insert without arguments: one message, by which the server runs it. With arguments pgx prepares a statement first,
+// and sends the rest when it has the answer.
+func (e entry) text() string {
+	return fmt.Sprintf("insert into entry (id, hold) values (%d, '%s')", e.id, e.hold)
+}
 
 var ways = []way{
 	{"WithTx", true, func(ctx context.Context, h *handle, e entry) error {
@@ -107,11 +117,11 @@ var ways = []way{
 		return retrypg.ResolvePgxCommit(ctx, h.pool, lost)
 	}},
 	{"db.Exec", false, func(ctx context.Context, h *handle, e entry) error {
-		_, err := h.db.ExecContext(ctx, insert, e.id, e.hold)
+		_, err := h.db.ExecContext(ctx, e.text())
 		return err
 	}, nil},
 	{"pool.Exec", false, func(ctx context.Context, h *handle, e entry) error {
-		_, err := h.pool.Exec(ctx, insert, e.id, e.hold)
+		_, err := h.pool.Exec(ctx, e.text())
 		return err
 	}, nil},
 }
