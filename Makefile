@@ -18,7 +18,7 @@ BIN  = .cache/bin
 # The directories of all modules in go.work.
 MODULES = $$($(GO) list -m -f '{{.Dir}}')
 
-.PHONY: help demo test test-short test-docker test-pgbouncer test-net test-matrix soak bench-commit fuzz lint fmt generate generate-check cross compose-check \
+.PHONY: help demo test test-short test-docker test-pgbouncer test-net test-ha test-matrix soak bench-commit fuzz lint fmt generate generate-check cross compose-check \
 	cover tidy clean
 
 help: ## list the targets
@@ -44,6 +44,10 @@ test-pgbouncer: ## commits through a real PgBouncer, which must be installed
 
 test-net: ## a network that fails between program and server; needs root on Linux, iproute2 and iptables
 	@$(TEST) -tags netns -race -count=1 -timeout 5m $(TESTFLAGS) ./integration/net/...
+
+# -v: the table of how long each way was without a success is the point of it.
+test-ha: ## failovers of a Patroni cluster, with etcd, HAProxy and PgBouncer, which must be installed (Linux)
+	@$(TEST) -tags ha -race -count=1 -v -timeout 15m $(TESTFLAGS) ./integration/ha/...
 
 test-matrix: ## make test with each supported PostgreSQL
 	@for version in $(PG_VERSIONS); do \
