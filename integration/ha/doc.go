@@ -12,4 +12,6 @@
 // in which a probe that asks every server directly, every few milliseconds, found none that took a write.
 //
 // Replication is synchronous, so that a failover loses nothing that was told to be there.
+//
+// Two tests need one server only: each has, on purpose, what the cluster came upon by chance.
 package ha
