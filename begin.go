@@ -22,6 +22,7 @@ type txFacts struct {
 	wishes   txWishes
 	options  pgx.TxOptions  // that it was begun with
 	readOnly bool           // it was begun READ ONLY
+	standby  bool           // it was begun on a hot standby, and stays read-only should that be promoted
 	late     bool           // it is asked before its COMMIT, not at its BEGIN
 	begun    outcome.Begun  // zero where nothing was read
 	token    *outcome.Token // of Ledger
@@ -48,7 +49,7 @@ func (c *core) beginTx(ctx context.Context, conn *pgx.Conn, l *link, o pgx.TxOpt
 	if w.check == 0 {
 		w.check = c.set.commitCheck
 	}
-	l.tx = txFacts{wishes: w, options: o, readOnly: o.AccessMode == pgx.ReadOnly}
+	l.tx = txFacts{wishes: w, options: o, readOnly: o.AccessMode == pgx.ReadOnly, standby: l.pg.ParameterStatus("in_hot_standby") == "on"}
 	switch {
 	case o.BeginQuery != "":
 		l.tx.mute = muteQuery
@@ -178,8 +179,17 @@ func (c *core) greet(ctx context.Context, conn *pgx.Conn, l *link) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.connectTimeout)
 	defer cancel()
-	return l.identify(ctx, conn)
+	if err := l.identify(ctx, conn); err != nil {
+		return &greetError{err}
+	}
+	return nil
 }
+
+// greetError says that a new connection could not be asked who its server is: it is no use, and nothing has happened on it.
+type greetError struct{ err error }
+
+func (e *greetError) Error() string { return "ask the server who it is: " + e.err.Error() }
+func (e *greetError) Unwrap() error { return e.err }
 
 // identify reads who the server of the connection is, unless that is known. A hot standby that has become the primary
 // since is asked again.

@@ -14,6 +14,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/retrypg/retrypg/internal/endpoint"
 )
 
 // classifyNode classifies one error of a tree without looking further than that error's own kind demands. The weight is
@@ -35,9 +37,14 @@ func classifyNode(err error, ph phase) (Class, weight) {
 		return Class{Retry: retry, Outcome: OutcomeRolledBack, SQLState: c.SQLState, Reason: "commit not applied"}, decisive
 	case *discardedError:
 		return classifyDiscarded(e, ph)
+	case *greetError:
+		return classifyFirst(e.err, connecting)
 	case *ExhaustedError:
-		if e.Last == nil { // not one attempt was made
+		switch {
+		case e.Last == nil: // not one attempt was made
 			return Class{Retry: RetryNever, Outcome: OutcomeNotStarted, Reason: "not attempted"}, decisive
+		case e.Op == endpoint.Connecting: // whatever ended it, nothing was sent
+			return classifyFirst(e.Last, connecting)
 		}
 	case interface{ SQLState() string }:
 		var server *pgconn.PgError

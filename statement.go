@@ -58,11 +58,11 @@ func (l *link) elsewhere(ctx context.Context, err error, sql string, args []any,
 	return l.pg.IsClosed() && Classify(err).Retry == RetryReconnect && idempotent(ctx)
 }
 
-// leftRole reports whether an ERROR comes from a server that turned out to be a standby: a statement outside of a transaction
-// has had no effect there.
+// leftRole reports whether an ERROR comes from a server that turned out to be a standby, where a statement outside of a
+// transaction has had no effect; it may have been promoted since.
 func (l *link) leftRole(err *pgconn.PgError) bool {
 	class := Classify(err)
-	return severityOf(err) == "ERROR" && class.Retry == RetryFailover && class.Outcome == OutcomeRolledBack && l.recovering()
+	return severityOf(err) == "ERROR" && class.Retry == RetryFailover && class.Outcome == OutcomeRolledBack && (l.recovering() || l.stale())
 }
 
 // terminated reports whether a FATAL, that the server process is to end, came before the statement that it answers was

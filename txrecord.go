@@ -38,7 +38,7 @@ func stateOf(conn *pgx.Conn, l *link) txState {
 		ended:   status == 'I' || l != nil && (l.tx.texts.over || l.lostEnd()),
 		sound:   !conn.IsClosed() && status == 'T',
 		lost:    conn.IsClosed(),
-		primary: conn.PgConn().ParameterStatus("in_hot_standby") == "off" && (l == nil || !l.pooled),
+		primary: conn.PgConn().ParameterStatus("in_hot_standby") == "off" && (l == nil || !l.pooled && !l.tx.standby),
 	}
 	if l != nil && l.txErr != nil {
 		st.aborted = l.txErr

@@ -9,6 +9,9 @@ import (
 	"github.com/retrypg/retrypg/policy"
 )
 
+// Connecting is the Op of the errors of a Gate.
+const Connecting = "connect"
+
 // call is one Do: what its error will tell.
 type call struct {
 	gate    *Gate
@@ -73,7 +76,7 @@ func (c *call) exhausted(reason policy.StopReason, last, cause error) error {
 	}
 	g.mu.Unlock()
 	e := &policy.ExhaustedError{
-		Op: "connect", Reason: reason, Attempts: attempts, Elapsed: time.Since(c.start), Last: last, Cause: cause,
+		Op: Connecting, Reason: reason, Attempts: attempts, Elapsed: time.Since(c.start), Last: last, Cause: cause,
 	}
 	if last != nil {
 		e.History = []error{last}
