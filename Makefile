@@ -9,6 +9,8 @@ TESTFLAGS   ?=
 PG_VERSIONS ?= 15 16 17 18
 # How long soak runs.
 SOAK        ?= 10m
+# How often chaos runs each situation with each client.
+CHAOS       ?= 5
 # Seconds that all fuzz functions share.
 FUZZTIME    ?= 60
 
@@ -18,7 +20,7 @@ BIN  = .cache/bin
 # The directories of all modules in go.work.
 MODULES = $$($(GO) list -m -f '{{.Dir}}')
 
-.PHONY: help demo test test-short test-docker test-pgbouncer test-net test-ha test-matrix soak bench-commit fuzz lint fmt generate generate-check cross compose-check \
+.PHONY: help demo test test-short test-docker test-pgbouncer test-net test-ha test-matrix soak chaos bench-commit fuzz lint fmt generate generate-check cross compose-check \
 	cover tidy clean
 
 help: ## list the targets
@@ -57,6 +59,10 @@ test-matrix: ## make test with each supported PostgreSQL
 
 soak: ## random faults under load for SOAK, both commit checks; -soak.seed=N in TESTFLAGS repeats a run
 	@cd integration && $(GO) test -race -count=1 -v -timeout 0 $(TESTFLAGS) ./soak -soak.for=$(SOAK)
+
+# Without the race detector, which would be measured too.
+chaos: ## how soon callers are served after each kind of outage, and what they are told: CHAOS runs, next to plain pgx
+	@cd integration && $(GO) test -count=1 -v -timeout 0 -run TestChaos $(TESTFLAGS) ./reach -chaos.runs=$(CHAOS)
 
 bench-commit: ## what a transaction costs more than through pgx alone, as ratios of one run
 	@cd integration && $(GO) test -run '^$$' -bench . -benchtime 10000x ./cost
