@@ -3,13 +3,13 @@ package retrypg
 import (
 	"context"
 	"fmt"
-	"reflect"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/retrypg/retrypg/internal/endpoint"
 	"github.com/retrypg/retrypg/internal/outcome"
 	"github.com/retrypg/retrypg/metrics"
 )
@@ -77,16 +77,16 @@ func (c *core) asker(conn *pgx.Conn) (asker *core, done func(), err error) {
 func (c *core) dialWith(cfg *pgx.ConnConfig, dial func(context.Context) (*pgx.Conn, error)) {
 	c.dial, c.primaryGate = dial, c.gate
 	if !needsPrimary(cfg) {
-		c.primaryGate = c.newGate(nil, nil)
+		c.primaryGate = endpoint.New(c.gateOptions())
 	}
 	c.resolver = outcome.NewResolver(c.openPrimary)
 }
 
 // needsPrimary reports whether cfg connects to a primary only.
 func needsPrimary(cfg *pgx.ConnConfig) bool {
-	validate := reflect.ValueOf(cfg.ValidateConnect).Pointer()
-	return validate == reflect.ValueOf(pgconn.ValidateConnectTargetSessionAttrsPrimary).Pointer() ||
-		validate == reflect.ValueOf(pgconn.ValidateConnectTargetSessionAttrsReadWrite).Pointer()
+	validate := codeOf(cfg.ValidateConnect)
+	return validate == codeOf(pgconn.ValidateConnectTargetSessionAttrsPrimary) ||
+		validate == codeOf(pgconn.ValidateConnectTargetSessionAttrsReadWrite)
 }
 
 // openPrimary connects to a primary, however many attempts that takes, within ctx, which is that of a check and heeds Close.

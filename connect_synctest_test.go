@@ -109,11 +109,13 @@ func TestConnectGivesUpByItsDeadlineAndTellsWhatTheServerSaid(t *testing.T) {
 				_, err := c.Connect(within(t, 12*time.Second))
 				took := time.Since(start)
 				require.LessOrEqual(t, took, 12*time.Second)
-				require.Greater(t, took, 12*time.Second-probeMaxDelay)
+				require.Greater(t, took, 12*time.Second-probeOldMaxDelay)
 				e := requireExhausted(t, err)
 				require.Equal(t, policy.StopDeadline, e.Reason)
 				require.Equal(t, "connect", e.Op)
-				require.Equal(t, len(s.Attempts()), e.Attempts)
+				if name != "packets dropped" { // of which each attempt sends more than one
+					require.Len(t, s.Attempts(), e.Attempts)
+				}
 				require.Greater(t, e.Attempts, 1)
 				require.ErrorIs(t, err, context.DeadlineExceeded)
 				require.NotErrorIs(t, err, driver.ErrBadConn)
@@ -138,7 +140,7 @@ func TestConnectWithoutADeadlineIsBoundedByItsSetting(t *testing.T) {
 					_, err := c.Connect(t.Context())
 					want := orDefault(limit, DefaultConnectMaxElapsed)
 					require.LessOrEqual(t, time.Since(start), want)
-					require.Greater(t, time.Since(start), want-probeMaxDelay)
+					require.Greater(t, time.Since(start), want-probeOldMaxDelay)
 					require.Equal(t, policy.StopMaxElapsed, requireExhausted(t, err).Reason)
 				})
 			})
@@ -303,7 +305,7 @@ func TestManyCallersMakeOneAttemptAtATime(t *testing.T) {
 		}
 		calls.Wait()
 		require.Equal(t, 1, most)
-		require.Less(t, attempts, 200+60)
+		require.Less(t, attempts, 200+5*20, "twenty a second")
 	})
 }
 

@@ -6,6 +6,8 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"net"
+	"reflect"
 
 	"github.com/XSAM/otelsql"
 	"github.com/jackc/pgx/v5"
@@ -93,6 +95,7 @@ func configure(cfg *pgx.ConnConfig, s settings, opts []Option, hooks func(settin
 	if cfg.DialFunc == nil { // not the user's
 		cfg.DialFunc = transport.Dialer(s.transport(), 0, nil)
 	}
+	dial, lookup := codeOf(cfg.DialFunc), codeOf(cfg.LookupFunc)
 	for _, f := range s.configure {
 		if err := f(cfg); err != nil {
 			return nil, fmt.Errorf("retrypg: WithConnConfig: %w", err)
@@ -102,9 +105,14 @@ func configure(cfg *pgx.ConnConfig, s settings, opts []Option, hooks func(settin
 	if err != nil {
 		return nil, err
 	}
-	core.prepareConfig(cfg, hooks(core.set))
+	plain := dial == codeOf(cfg.DialFunc) && lookup == codeOf(cfg.LookupFunc) && lookup == codeOf(net.DefaultResolver.LookupHost) &&
+		(dial == codeOf((&net.Dialer{}).DialContext) || dial == codeOf(transport.Dialer(transport.Options{}, 0, nil)))
+	core.prepareConfig(cfg, hooks(core.set), plain)
 	return core, nil
 }
+
+// codeOf tells functions apart by their code, which is the same for all closures of one function.
+func codeOf(f any) uintptr { return reflect.ValueOf(f).Pointer() }
 
 // OpenDB opens a database handle with options. It is sql.OpenDB(NewConnector(dsn, opts...)); like sql.Open it does not
 // connect. Closing the DB closes the connector.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -21,16 +23,18 @@ import (
 // core is what one connector or pool decides with: its settings, what it knows of its servers, its budget, breaker and
 // telemetry. It is made once, is safe for concurrent use, and starts no goroutine.
 type core struct {
-	set     settings
-	gate    *endpoint.Gate
-	hosts   endpoint.Hosts
-	order   endpoint.Order
-	watch   *endpoint.Watch
-	heals   func(error) bool // what waiting heals; the gate asks it
-	breaker *breaker.Breaker // nil: none
-	budget  *policy.Budget   // nil: none
-	rec     *metrics.Recorder
-	log     *metrics.Logger
+	set  settings
+	gate *endpoint.Gate
+	// unobserve ends the core's observation of gate
+	unobserve func()
+	hosts     endpoint.Hosts
+	order     endpoint.Order
+	watch     *endpoint.Watch
+	heals     func(error) bool // what waiting heals; the gate asks it
+	breaker   *breaker.Breaker // nil: none
+	budget    *policy.Budget   // nil: none
+	rec       *metrics.Recorder
+	log       *metrics.Logger
 
 	backoff      policy.Policy // without the limits of the settings
 	probe        policy.Policy // of the gates
@@ -101,7 +105,7 @@ func (c *core) makePolicies() (err error) {
 			return err
 		}
 	}
-	probe, err := policy.Exponential(probeInitialDelay, probeMaxDelay, 2, policy.EqualJitter)
+	probe, err := newProbePolicy()
 	if err != nil {
 		return err
 	}
@@ -116,18 +120,34 @@ func (c *core) makePolicies() (err error) {
 		return err
 	}
 	c.probe = probe
-	c.gate = c.newGate(c.serverDown, c.serverUp)
+	c.observeGate(endpoint.New(c.gateOptions()))
 	return nil
 }
 
-func (c *core) newGate(onDown func(error), onUp func(time.Duration, int)) *endpoint.Gate {
-	return endpoint.New(endpoint.Options{
-		Healable: func(err error) bool { return c.heals(err) },
-		Backoff:  c.probe,
-		OnWait:   onRetry,
-		OnDown:   onDown,
-		OnUp:     onUp,
-	})
+func (c *core) gateOptions() endpoint.Options {
+	return endpoint.Options{Backoff: c.probe, OnWait: onRetry}
+}
+
+// observeGate makes gate the core's, in place of the one that it has.
+func (c *core) observeGate(gate *endpoint.Gate) {
+	if c.unobserve != nil {
+		c.unobserve()
+	}
+	c.gate = gate
+	c.unobserve = gate.Observe(endpoint.Observer{Down: c.serverDown, Up: c.serverUp})
+}
+
+// shareGate makes the core use the gate that all handles of this process share which lead to the same servers with the same
+// rights. What a user's functions do to a connection nobody can compare: where there are some, the gate is the core's own.
+func (c *core) shareGate(cfg *pgx.ConnConfig, hooks connectHooks, plain bool) {
+	if !plain || hooks.before != nil || hooks.after != nil || cfg.AfterConnect != nil || cfg.AfterNetConnect != nil {
+		return
+	}
+	key := []string{cfg.User, cfg.Database, fmt.Sprint(codeOf(cfg.ValidateConnect))}
+	for _, h := range hostsOf(&cfg.Config) {
+		key = append(key, h.name, strconv.Itoa(int(h.port)), strconv.FormatBool(h.tls != nil))
+	}
+	c.observeGate(endpoint.Shared(strings.Join(key, "\x00"), c.gateOptions()))
 }
 
 // observe lets the state of budget and breaker be read as metrics, until close. It is for the cores of what users open and
@@ -201,7 +221,8 @@ func (c *core) reachThrough(ctx context.Context, gate *endpoint.Gate, kind metri
 			op.panicked(ctx, t)
 		}
 	}()
-	err := gate.Do(waitCtx, limit, func(ctx context.Context) error {
+	how := endpoint.Call{Healable: c.heals, Limit: limit, Once: noRetry(ctx)}
+	err := gate.Do(waitCtx, how, func(ctx context.Context) error {
 		var permit breaker.Permit
 		if refusable {
 			var err error
@@ -212,11 +233,11 @@ func (c *core) reachThrough(ctx context.Context, gate *endpoint.Gate, kind metri
 		defer permit.Ignore() // of no effect once something was reported
 		t = op.attempt(ctx)
 		err := attempt(t.ctx)
-		again := err != nil && c.heals(err) && !endpoint.Over(ctx)
+		again := err != nil && (c.heals(err) || errors.Is(err, endpoint.ErrDown)) && !endpoint.Over(ctx)
 		switch {
 		case err == nil:
 			permit.Success()
-		case again:
+		case again && !errors.Is(err, endpoint.ErrDown):
 			permit.Failure()
 		default:
 			permit.Ignore()
@@ -285,6 +306,7 @@ func (c *core) close() error {
 		return nil
 	}
 	c.cancel()
+	c.unobserve()
 	return c.rec.Close()
 }
 
@@ -308,13 +330,15 @@ func stopReason(err error) string {
 }
 
 // prepareConfig makes cfg dial through our transport, with its TCP options and its evidence, and lets us see every
-// server error. What is set in cfg already is kept and called, and so are the hooks.
-func (c *core) prepareConfig(cfg *pgx.ConnConfig, hooks connectHooks) {
+// server error. What is set in cfg already is kept and called, and so are the hooks. plain says that names
+// are looked up and dialled in the usual way.
+func (c *core) prepareConfig(cfg *pgx.ConnConfig, hooks connectHooks, plain bool) {
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = DefaultConnectTimeout
 	}
 	c.tracer, c.connectTimeout = cfg.Tracer, cfg.ConnectTimeout
 	cfg.DialFunc = transport.Dialer(c.set.transport(), cfg.ConnectTimeout, cfg.DialFunc)
+	c.shareGate(cfg, hooks, plain)
 	c.watchServers(cfg, hooks)
 	afterConnect := cfg.AfterConnect
 	cfg.AfterConnect = func(ctx context.Context, pc *pgconn.PgConn) error {

@@ -69,14 +69,6 @@ const Off time.Duration = -1
 // primary and its standby may differ.
 const minLedgerRetention = time.Minute
 
-// probeMaxDelay caps the waits of the one prober that looks for the return of a server. It is low because there is one
-// prober for each connector, however many callers wait: four attempts a second harm no server.
-const probeMaxDelay = 250 * time.Millisecond
-
-// probeInitialDelay is the first wait of that prober. Chosen: a server that a restart took away for a moment is often back
-// after some tens of milliseconds.
-const probeInitialDelay = 10 * time.Millisecond
-
 // settings is everything that a DSN and options decide. The zero value of a field means its default.
 type settings struct {
 	maxAttempts  int           // total attempts of a statement or transaction; 0 = DefaultMaxAttempts

@@ -8,6 +8,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/retrypg/retrypg/internal/endpoint"
 )
 
 // Pool is a *pgxpool.Pool that rides out what can be ridden out: taking a connection waits for a server that is away,
@@ -53,6 +55,9 @@ func newPool(ctx context.Context, cfg *pgxpool.Config, s settings, opts []Option
 		if ctx.Value(idleOnlyKey{}) != nil {
 			return errMustConnect
 		}
+		if _, down := core.gate.Down(); down && ctx.Value(reachKey{}) != nil && !endpoint.Admitted(ctx) {
+			return endpoint.ErrDown // it has waited for its place in the pool meanwhile
+		}
 		return before(ctx, attempt)
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
@@ -69,6 +74,9 @@ func newPool(ctx context.Context, cfg *pgxpool.Config, s settings, opts []Option
 type idleOnly struct{ context.Context }
 
 type idleOnlyKey struct{}
+
+// reachKey marks the context of an Acquire that connects through the gate; pgxpool also connects in the background.
+type reachKey struct{}
 
 func (c idleOnly) Value(key any) any {
 	if key == (idleOnlyKey{}) {
@@ -169,7 +177,7 @@ func (p *Pool) Acquire(ctx context.Context) (*pgxpool.Conn, error) {
 		return conn, p.acquireError(err)
 	}
 	err = p.core.connect(ctx, func(ctx context.Context) (err error) {
-		conn, err = p.Pool.Acquire(ctx)
+		conn, err = p.Pool.Acquire(context.WithValue(ctx, reachKey{}, true))
 		return err
 	})
 	return conn, p.acquireError(err)

@@ -46,14 +46,15 @@ func (c *core) watchServers(cfg *pgx.ConnConfig, hooks connectHooks) {
 		},
 		Cut: func(addr, found string) error { return &silentError{addr: addr, found: found} },
 	})
+	insistently := c.insistent(dial)
 	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		if ctx.Value(unwatchedKey{}) != nil || !several && !c.order.Several(cfg.Host) {
-			return dial(ctx, network, addr)
+			return insistently(ctx, network, addr)
 		}
 		ctx, abort := context.WithCancelCause(ctx)
 		defer abort(nil)
 		line := c.watch.Dial(network, addr, abort)
-		nc, err := dial(ctx, network, addr)
+		nc, err := insistently(ctx, network, addr)
 		if err != nil {
 			line.End()
 			if silent, ok := context.Cause(ctx).(*silentError); ok {
@@ -69,6 +70,30 @@ func (c *core) watchServers(cfg *pgx.ConnConfig, hooks connectHooks) {
 		wire.OnClose(line.End)
 		line.Dialled(wire)
 		return nc, nil
+	}
+}
+
+// How long a dial may take before another one is made beside it: while the server is known to be away, as often as its return is
+// looked for; else as long as Linux waits before it sends its first packet again (RFC 6298, section 2).
+const (
+	redialWhileAway = 250 * time.Millisecond
+	redial          = time.Second
+)
+
+// insistent makes dial send its first packet again sooner than the system does, which takes 1, 2, 4 s and so on: after an outage in
+// which packets were lost without a word, that would be the time until it is noticed to be over.
+func (c *core) insistent(dial pgconn.DialFunc) pgconn.DialFunc {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if network == "unix" {
+			return dial(ctx, network, addr)
+		}
+		interval := redial
+		if _, down := c.gate.Down(); down {
+			interval = redialWhileAway
+		}
+		return endpoint.Insist(ctx, interval, func(ctx context.Context) (net.Conn, error) {
+			return dial(ctx, network, addr)
+		}, func(nc net.Conn) { _ = nc.Close() })
 	}
 }
 

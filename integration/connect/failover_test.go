@@ -85,11 +85,11 @@ func TestServerOfTheWrongRoleIsLeft(t *testing.T) {
 			p.CutAll(pgtest.Both, pgtest.FIN)
 			require.NoError(t, db.PingContext(ctx))
 			require.NoError(t, pool.Ping(ctx))
-			opened := p.Stats().Opened
 			err := insert(ctx, 1)
 			require.Equal(t, "25006", retrypg.SQLState(err), "%s: %v", writer, err)
 			require.Equal(t, retrypg.RetryFailover, retrypg.Classify(err).Retry)
 			require.Equal(t, retrypg.OutcomeRolledBack, retrypg.Classify(err).Outcome)
+			opened := p.Stats().Opened
 			p.SetUpstream(primary.Addr())
 			require.NoError(t, insert(ctx, 2), writer)
 			require.Equal(t, opened+1, p.Stats().Opened, "%s used the connection to the standby again", writer)
@@ -230,4 +230,30 @@ func TestRoleIsWaitedFor(t *testing.T) {
 	var recovering bool
 	require.NoError(t, reader.QueryRowContext(ctx, "select pg_is_in_recovery()").Scan(&recovering))
 	require.True(t, recovering)
+}
+
+// TestAStatementThatMeetsAStandbyIsRunOnThePrimaryThatTakesItsPlace: nobody is told of the role that was lost.
+func TestAStatementThatMeetsAStandbyIsRunOnThePrimaryThatTakesItsPlace(t *testing.T) {
+	primary, standby := newPair(t, false)
+	ctx := within(t)
+	require.NoError(t, primary.Exec(ctx, "create table entry (id bigint)"))
+	require.NoError(t, standby.WaitReplayed(ctx, primary))
+	p := pgt.Proxy(t, standby.Addr())
+	p.OnMessages(1000, func(m pgtest.Message) bool {
+		if m.Type == 'E' && m.Code == "25006" {
+			p.SetUpstream(primary.Addr()) // as a virtual address would
+		}
+		return false
+	}, pgtest.Pause())
+	db, pool := open(t, p.DSN()), newPool(t, p.DSN())
+	for _, writer := range []string{"db.Exec", "db.Exec without arguments", "pool.Exec"} {
+		p.SetUpstream(standby.Addr())
+		p.CutAll(pgtest.Both, pgtest.FIN)
+		require.NoError(t, db.PingContext(ctx))
+		require.NoError(t, pool.Ping(ctx))
+		require.NoError(t, writers(db, pool)[writer](ctx, 1), writer)
+	}
+	n, err := primary.Value(ctx, "select count(*) from entry")
+	require.NoError(t, err)
+	require.Equal(t, "3", n)
 }

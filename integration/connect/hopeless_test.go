@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 
@@ -61,13 +62,17 @@ var ways = map[string]func(t *testing.T, ctx context.Context, dsn string, opts .
 	},
 }
 
+// apart makes a handle look for its server by itself: with functions of the user's nobody knows whether two handles lead to the
+// same one.
+var apart = retrypg.WithBeforeConnect(func(context.Context, *pgx.ConnConfig) error { return nil })
+
 // each runs a test for every way to get a connection.
 func each(t *testing.T, test func(t *testing.T, connect func(ctx context.Context, dsn string, opts ...retrypg.Option) error)) {
 	t.Helper()
 	for name, way := range ways {
 		t.Run(name, func(t *testing.T) {
 			test(t, func(ctx context.Context, dsn string, opts ...retrypg.Option) error {
-				return way(t, ctx, dsn, opts...)
+				return way(t, ctx, dsn, append([]retrypg.Option{apart}, opts...)...)
 			})
 		})
 	}

@@ -4,6 +4,8 @@ package endpoint
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,22 +13,35 @@ import (
 	"github.com/retrypg/retrypg/policy"
 )
 
-// rampUp is how many waiters each finished attempt lets in once the server is back. Two make the number of connections
-// that are being opened double with each round trip, so that a server which has just come back is not met by all
-// callers at once, and still serves n of them after log2(n) round trips.
-const rampUp = 2
+// rampUp is how many waiters each finished attempt lets in once the server is back. Four make the number of connections
+// that are being opened grow fourfold with each round trip, so that a server which has just come back is not met by all
+// callers at once, and still serves n of them after log4(n) round trips.
+const rampUp = 4
 
-// Options say how a Gate works. Healable and Backoff are needed.
+// Options say how a Gate works. Backoff is needed.
 type Options struct {
-	// Healable reports whether waiting can heal a connection attempt that failed with err.
-	Healable func(err error) bool
 	// Backoff says how long the prober waits between attempts.
 	Backoff policy.Policy
 	// OnWait, if not nil, is called by the prober before each wait.
 	OnWait func(ctx context.Context, a policy.Attempt, wait time.Duration)
-	// OnDown and OnUp, if not nil, are called when the server is found to be away, and when it is found to be back.
-	OnDown func(err error)
-	OnUp   func(after time.Duration, attempts int)
+}
+
+// Observer is told of what a Gate finds out. Each function may be nil.
+type Observer struct {
+	// Down and Up are called when the server is found to be away, and when it is found to be back.
+	Down func(err error)
+	Up   func(after time.Duration, attempts int)
+}
+
+// Call says how one call of Gate.Do goes. Healable is needed.
+type Call struct {
+	// Healable reports whether waiting can heal a connection attempt that failed with err.
+	Healable func(err error) bool
+	// Limit, if positive, bounds the call in addition to its context.
+	Limit time.Duration
+	// Once makes the call try once: the error of its attempt is its own, and where the server is known to be away and somebody
+	// is looking for it, it fails at once with what was last seen.
+	Once bool
 }
 
 // Gate lets connection attempts through while the server accepts them. When one fails in a way that waiting can heal,
@@ -45,6 +60,8 @@ type Gate struct {
 	lastErr  error         // the last healable failure
 	probing  bool          // somebody has turnProbe, or is being given it; only its holder ends that
 	waiters  []*waiter     // in order of arrival
+
+	observers []*Observer
 }
 
 type waiter struct {
@@ -59,6 +76,16 @@ const (
 	turnEnter             // the server is back: connect
 )
 
+// ErrDown is what an attempt may fail with that had to wait for something else first and finds the server away by then, which it
+// did not when it began: it says nothing of the server, and the call waits with the others.
+var ErrDown = errors.New("the server is away")
+
+type admittedKey struct{}
+
+// Admitted reports whether an attempt with ctx was let through by a gate that knew the server to be away: it must not fail with
+// ErrDown.
+func Admitted(ctx context.Context) bool { return ctx.Value(admittedKey{}) != nil }
+
 // New returns a gate that is open.
 func New(o Options) *Gate { return &Gate{opts: o} }
 
@@ -72,13 +99,26 @@ func (g *Gate) Down() (time.Time, bool) {
 	return g.since, g.down.Load()
 }
 
-// Do runs attempt until it succeeds, fails for good, or no time is left: ctx has ended or, where limit is positive,
-// limit is over. It returns nil, or the error of a first attempt that waiting cannot heal as it is, or a
+// Observe makes o be told of what the gate finds out, until the returned function is called.
+func (g *Gate) Observe(o Observer) (stop func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	p := &o
+	g.observers = append(slices.Clone(g.observers), p) // those before may be in use
+	return func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.observers = slices.DeleteFunc(slices.Clone(g.observers), func(other *Observer) bool { return other == p })
+	}
+}
+
+// Do runs attempt until it succeeds, fails for good, or no time is left: ctx has ended or, where there is one, the limit is
+// over. It returns nil, or the error of a first attempt that waiting cannot heal, or that was to be the only one, as it is, or a
 // *policy.ExhaustedError with the last failure that was seen of the server, be it another caller's.
-func (g *Gate) Do(ctx context.Context, limit time.Duration, attempt func(context.Context) error) error {
+func (g *Gate) Do(ctx context.Context, how Call, attempt func(context.Context) error) error {
 	c := call{gate: g, start: time.Now(), seen: g.failures()}
-	if limit > 0 {
-		end := c.start.Add(limit)
+	if how.Limit > 0 {
+		end := c.start.Add(how.Limit)
 		deadline, ok := ctx.Deadline()
 		c.limited = !ok || end.Before(deadline)
 		var cancel context.CancelFunc
@@ -91,15 +131,23 @@ func (g *Gate) Do(ctx context.Context, limit time.Duration, attempt func(context
 	if !g.down.Load() {
 		c.own++
 		err := attempt(ctx)
-		if err == nil || !g.opts.Healable(err) && !Over(ctx) {
+		if err == nil || !errors.Is(err, ErrDown) && !how.Healable(err) && !Over(ctx) {
 			return err
 		}
 		if Over(ctx) {
 			// What the caller's own end cut short says nothing of the server.
 			return c.ended(ctx, err)
 		}
-		g.failed(err)
+		if !errors.Is(err, ErrDown) {
+			g.failed(err)
+		}
+		if how.Once {
+			return err
+		}
+	} else if how.Once && g.isProbed() {
+		return c.exhausted(policy.StopNotRetryable, nil, nil)
 	}
+	admitted := context.WithValue(ctx, admittedKey{}, true)
 	var t turn
 	holding := false
 	defer func() {
@@ -113,11 +161,11 @@ func (g *Gate) Do(ctx context.Context, limit time.Duration, attempt func(context
 				return c.ended(ctx, nil)
 			}
 		}
-		if t == turnProbe && !g.pause(ctx) {
+		if t == turnProbe && !how.Once && !g.pause(ctx) {
 			return c.ended(ctx, nil)
 		}
 		c.own++
-		err := attempt(ctx)
+		err := attempt(admitted)
 		switch {
 		case err == nil:
 			holding = false
@@ -125,11 +173,14 @@ func (g *Gate) Do(ctx context.Context, limit time.Duration, attempt func(context
 			return nil
 		case Over(ctx):
 			return c.ended(ctx, err)
-		case !g.opts.Healable(err):
+		case !how.Healable(err):
 			return c.exhausted(policy.StopNotRetryable, err, nil)
 		}
 		holding = t == turnProbe // the prober goes on
 		g.failed(err)
+		if how.Once {
+			return err
+		}
 	}
 }
 
@@ -141,6 +192,13 @@ func (g *Gate) failures() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.attempts
+}
+
+// isProbed reports whether somebody is looking for the server's return.
+func (g *Gate) isProbed() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.down.Load() && g.probing
 }
 
 // await returns the caller's turn: at once if nobody probes, else when it is woken; ok is false if ctx ended first.
@@ -219,9 +277,12 @@ func (g *Gate) failed(err error) {
 	g.attempts++
 	g.lastErr, g.failedAt = err, time.Now()
 	g.promoteLocked()
+	observers := g.observers
 	g.mu.Unlock()
-	if wentDown && g.opts.OnDown != nil {
-		g.opts.OnDown(err)
+	for _, o := range observers {
+		if wentDown && o.Down != nil {
+			o.Down(err)
+		}
 	}
 }
 
@@ -236,9 +297,12 @@ func (g *Gate) succeeded(t turn) {
 		g.probing = false
 	}
 	g.enterLocked(rampUp)
+	observers := g.observers
 	g.mu.Unlock()
-	if wasDown && g.opts.OnUp != nil {
-		g.opts.OnUp(after, attempts)
+	for _, o := range observers {
+		if wasDown && o.Up != nil {
+			o.Up(after, attempts)
+		}
 	}
 }
 

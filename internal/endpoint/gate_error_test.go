@@ -14,7 +14,7 @@ import (
 )
 
 func TestTheErrorOfAFirstAttemptThatWaitingCannotHealComesBackAsItIs(t *testing.T) {
-	g := New(Options{Healable: away, Backoff: every(time.Second)})
+	g := newGate(setup{Healable: away, Backoff: every(time.Second)})
 	err := g.Do(t.Context(), time.Minute, func(context.Context) error { return errPassword })
 	require.Same(t, errPassword, err)
 	_, down := g.Down()
@@ -23,7 +23,7 @@ func TestTheErrorOfAFirstAttemptThatWaitingCannotHealComesBackAsItIs(t *testing.
 
 func TestAFinalAnswerAfterWaitingCarriesTheAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newServer(Options{}, 0, [2]time.Duration{0, time.Minute})
+		s := newServer(setup{}, 0, [2]time.Duration{0, time.Minute})
 		n := 0
 		err := s.gate.Do(t.Context(), 0, func(context.Context) error {
 			if n++; n == 4 {
@@ -45,19 +45,19 @@ func TestACallWhoseContextHasEndedMakesNoAttempt(t *testing.T) {
 	cause := errors.New("the caller hung up")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(cause)
-	g := New(Options{Healable: away, Backoff: every(time.Second)})
+	g := newGate(setup{Healable: away, Backoff: every(time.Second)})
 	err := g.Do(ctx, time.Minute, func(context.Context) error { panic("attempt") })
 	e := exhausted(t, err)
 	require.Equal(t, policy.StopCanceled, e.Reason)
 	require.Zero(t, e.Attempts)
 	require.ErrorIs(t, err, context.Canceled)
 	require.ErrorIs(t, err, cause)
-	requireIdle(t, g)
+	requireIdle(t, g.Gate)
 }
 
 func TestTheProberEndsAtOnceWhereItsWaitWouldOutlastItsDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newServer(Options{Backoff: every(time.Second)}, time.Millisecond, [2]time.Duration{0, time.Minute})
+		s := newServer(setup{Backoff: every(time.Second)}, time.Millisecond, [2]time.Duration{0, time.Minute})
 		err := s.do(within(t, 900*time.Millisecond))
 		require.Equal(t, time.Millisecond, s.now())
 		e := exhausted(t, err)
@@ -65,13 +65,13 @@ func TestTheProberEndsAtOnceWhereItsWaitWouldOutlastItsDeadline(t *testing.T) {
 		require.Equal(t, 1, e.Attempts)
 		require.Same(t, errAway, e.Last)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		requireIdle(t, s.gate)
+		requireIdle(t, s.gate.Gate)
 	})
 }
 
 func TestAWaiterWaitsUntilItsDeadlineAndLearnsWhatTheProberSaw(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newServer(Options{}, 0, [2]time.Duration{0, time.Minute})
+		s := newServer(setup{}, 0, [2]time.Duration{0, time.Minute})
 		var calls sync.WaitGroup
 		calls.Go(func() { require.Error(t, s.do(within(t, time.Minute))) })
 		time.Sleep(950 * time.Millisecond)
@@ -85,13 +85,13 @@ func TestAWaiterWaitsUntilItsDeadlineAndLearnsWhatTheProberSaw(t *testing.T) {
 		require.Equal(t, []error{errAway}, e.History)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		calls.Wait()
-		requireIdle(t, s.gate)
+		requireIdle(t, s.gate.Gate)
 	})
 }
 
 func TestACancelledWaiterLearnsTheCauseAndTheLastFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newServer(Options{}, 0, [2]time.Duration{0, time.Second})
+		s := newServer(setup{}, 0, [2]time.Duration{0, time.Second})
 		var calls sync.WaitGroup
 		calls.Go(func() { require.NoError(t, s.do(t.Context())) })
 		time.Sleep(50 * time.Millisecond)
@@ -112,7 +112,7 @@ func TestACancelledWaiterLearnsTheCauseAndTheLastFailure(t *testing.T) {
 
 func TestAnAttemptThatTheDeadlineCutShortDoesNotHideTheRealFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newServer(Options{}, 0)
+		s := newServer(setup{}, 0)
 		n := 0
 		err := s.gate.Do(within(t, time.Second), 0, func(ctx context.Context) error {
 			if n++; n == 1 {
@@ -132,7 +132,7 @@ func TestAnAttemptThatTheDeadlineCutShortDoesNotHideTheRealFailure(t *testing.T)
 
 func TestWhatTheCallersEndCutShortDoesNotShutTheGate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newServer(Options{Healable: func(error) bool { return true }, OnDown: func(error) { panic("down") }}, time.Second)
+		s := newServer(setup{Healable: func(error) bool { return true }, OnDown: func(error) { panic("down") }}, time.Second)
 		err := s.do(within(t, 100*time.Millisecond))
 		e := exhausted(t, err)
 		require.Equal(t, policy.StopDeadline, e.Reason)
@@ -144,7 +144,7 @@ func TestWhatTheCallersEndCutShortDoesNotShutTheGate(t *testing.T) {
 
 func TestTheLimitBoundsTheWaitOfACallWithoutADeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newServer(Options{}, 0, [2]time.Duration{0, time.Hour})
+		s := newServer(setup{}, 0, [2]time.Duration{0, time.Hour})
 		var calls sync.WaitGroup
 		for _, limit := range []time.Duration{5 * time.Second, 3 * time.Second} { // as the prober, and behind it
 			calls.Go(func() {
@@ -159,13 +159,13 @@ func TestTheLimitBoundsTheWaitOfACallWithoutADeadline(t *testing.T) {
 			synctest.Wait()
 		}
 		calls.Wait()
-		requireIdle(t, s.gate)
+		requireIdle(t, s.gate.Gate)
 	})
 }
 
 func TestTheLimitBoundsTheFirstAttemptToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newServer(Options{}, time.Hour)
+		s := newServer(setup{}, time.Hour)
 		e := exhausted(t, s.gate.Do(t.Context(), time.Second, s.attempt))
 		require.Equal(t, time.Second, s.now())
 		require.Equal(t, policy.StopMaxElapsed, e.Reason)
@@ -175,7 +175,7 @@ func TestTheLimitBoundsTheFirstAttemptToo(t *testing.T) {
 
 func TestADeadlineBeforeTheLimitIsTheCallersOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newServer(Options{}, time.Millisecond, [2]time.Duration{0, time.Hour})
+		s := newServer(setup{}, time.Millisecond, [2]time.Duration{0, time.Hour})
 		err := s.gate.Do(within(t, time.Second), time.Minute, s.attempt)
 		e := exhausted(t, err)
 		require.Equal(t, policy.StopDeadline, e.Reason)

@@ -19,7 +19,7 @@ import (
 // checks that the second one is served as soon as the server is back.
 func handover(t *testing.T, leave func(t *testing.T, s *server)) {
 	t.Helper()
-	s := newServer(Options{}, time.Millisecond, [2]time.Duration{0, time.Second})
+	s := newServer(setup{}, time.Millisecond, [2]time.Duration{0, time.Second})
 	var calls sync.WaitGroup
 	calls.Go(func() { leave(t, s) })
 	time.Sleep(5 * time.Millisecond) // its first attempt has failed
@@ -29,7 +29,7 @@ func handover(t *testing.T, leave func(t *testing.T, s *server)) {
 	})
 	calls.Wait()
 	require.False(t, s.overlap, "two attempts at once while the gate was down")
-	requireIdle(t, s.gate)
+	requireIdle(t, s.gate.Gate)
 }
 
 func TestProbingPassesOnWhenTheProbersDeadlineEnds(t *testing.T) {
@@ -114,7 +114,7 @@ func TestProbingPassesOnWhenTheProberGetsAFinalAnswer(t *testing.T) {
 }
 
 // hookPanics starts ten calls, one of which meets the panic of a hook, and checks that all others are served.
-func hookPanics(t *testing.T, o Options, outages ...[2]time.Duration) {
+func hookPanics(t *testing.T, o setup, outages ...[2]time.Duration) {
 	t.Helper()
 	s := newServer(o, time.Millisecond, outages...)
 	var calls sync.WaitGroup
@@ -133,7 +133,7 @@ func hookPanics(t *testing.T, o Options, outages ...[2]time.Duration) {
 	}
 	calls.Wait()
 	require.EqualValues(t, 1, panics.Load())
-	requireIdle(t, s.gate)
+	requireIdle(t, s.gate.Gate)
 }
 
 // onCall returns a function that panics when it is called for the n-th time.
@@ -151,27 +151,27 @@ func TestProbingPassesOnWhenAHookPanics(t *testing.T) {
 	t.Run("OnWait", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			hook := onCall(3)
-			hookPanics(t, Options{OnWait: func(context.Context, policy.Attempt, time.Duration) { hook() }}, outage)
+			hookPanics(t, setup{OnWait: func(context.Context, policy.Attempt, time.Duration) { hook() }}, outage)
 		})
 	})
 	t.Run("OnDown of a caller without a turn", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			hook := onCall(1)
-			hookPanics(t, Options{OnDown: func(error) { hook() }}, outage)
+			hookPanics(t, setup{OnDown: func(error) { hook() }}, outage)
 		})
 	})
 	t.Run("OnDown of one who was let in, with others waiting", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			hook := onCall(2)
 			// The prober succeeds at 507 ms and lets two in, who find the second outage at 508 ms.
-			hookPanics(t, Options{OnDown: func(error) { hook() }},
+			hookPanics(t, setup{OnDown: func(error) { hook() }},
 				[2]time.Duration{0, 500 * time.Millisecond}, [2]time.Duration{507*time.Millisecond + 1, time.Second})
 		})
 	})
 	t.Run("OnDown of one who was let in, while the other one hangs", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			hook := onCall(2)
-			s := newServer(Options{OnDown: func(error) { hook() }}, time.Millisecond, [2]time.Duration{0, 100 * time.Millisecond})
+			s := newServer(setup{OnDown: func(error) { hook() }}, time.Millisecond, [2]time.Duration{0, 100 * time.Millisecond})
 			var calls sync.WaitGroup
 			call := func(attempts ...func(context.Context) error) {
 				calls.Go(func() {
@@ -197,13 +197,13 @@ func TestProbingPassesOnWhenAHookPanics(t *testing.T) {
 			served.Wait()
 			require.Less(t, s.now(), time.Second)
 			calls.Wait()
-			requireIdle(t, s.gate)
+			requireIdle(t, s.gate.Gate)
 		})
 	})
 	t.Run("OnUp", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			hook := onCall(1)
-			hookPanics(t, Options{OnUp: func(time.Duration, int) { hook() }}, outage)
+			hookPanics(t, setup{OnUp: func(time.Duration, int) { hook() }}, outage)
 		})
 	})
 }
@@ -226,7 +226,7 @@ func TestAWaiterWhoseTimeIsOverWhenItIsWokenPassesItsTurnOn(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := newServer(Options{}, time.Millisecond)
+				s := newServer(setup{}, time.Millisecond)
 				g := s.gate
 				g.failed(errAway)
 				g.probing = true
@@ -250,7 +250,7 @@ func TestAWaiterWhoseTimeIsOverWhenItIsWokenPassesItsTurnOn(t *testing.T) {
 				g.mu.Unlock()
 				calls.Wait()
 				require.Less(t, s.now(), time.Second)
-				requireIdle(t, g)
+				requireIdle(t, g.Gate)
 			})
 		})
 	}
@@ -258,7 +258,7 @@ func TestAWaiterWhoseTimeIsOverWhenItIsWokenPassesItsTurnOn(t *testing.T) {
 
 func TestACancelledAdmittedWaiterDoesNotStallTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newServer(Options{}, time.Millisecond, [2]time.Duration{0, time.Second})
+		s := newServer(setup{}, time.Millisecond, [2]time.Duration{0, time.Second})
 		var calls sync.WaitGroup
 		calls.Go(func() { require.NoError(t, s.do(t.Context())) })
 		time.Sleep(5 * time.Millisecond)
@@ -279,7 +279,7 @@ func TestACancelledAdmittedWaiterDoesNotStallTheOthers(t *testing.T) {
 			})
 		}
 		calls.Wait()
-		requireIdle(t, s.gate)
+		requireIdle(t, s.gate.Gate)
 	})
 }
 
@@ -297,7 +297,7 @@ func TestALateEndOfAnEarlierProberDoesNotMakeASecondOne(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := newServer(Options{}, 50*time.Millisecond, [2]time.Duration{2 * time.Second, time.Minute})
+				s := newServer(setup{}, 50*time.Millisecond, [2]time.Duration{2 * time.Second, time.Minute})
 				var calls sync.WaitGroup
 				// attempts are the results of a call's attempts, one after the other; from then on s answers.
 				call := func(ctx context.Context, at time.Duration, attempts ...func(context.Context) error) {
@@ -327,7 +327,7 @@ func TestALateEndOfAnEarlierProberDoesNotMakeASecondOne(t *testing.T) {
 				require.False(t, down, "the case is not the one that is meant")
 				calls.Wait()
 				require.False(t, s.overlap, "two attempts at once while the gate was down")
-				requireIdle(t, s.gate)
+				requireIdle(t, s.gate.Gate)
 			})
 		})
 	}

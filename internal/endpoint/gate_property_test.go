@@ -51,7 +51,7 @@ func randomDay(t *testing.T, seed uint64) {
 	if r.IntN(4) == 0 {
 		longestLatency = 1500 * time.Millisecond // attempts outlast outages and up-times
 	}
-	s := newServer(Options{Backoff: every(upTo(250 * time.Millisecond))}, 0, outages...)
+	s := newServer(setup{Backoff: every(upTo(250 * time.Millisecond))}, 0, outages...)
 
 	var accidents atomic.Int64
 	callers := make([]caller, 1+r.IntN(60))
@@ -112,7 +112,7 @@ func randomDay(t *testing.T, seed uint64) {
 	}
 	calls.Wait()
 	require.False(t, s.overlap, "two attempts at once while the gate was down")
-	requireIdle(t, s.gate)
+	requireIdle(t, s.gate.Gate)
 }
 
 // troubled makes a call some of whose attempts panic, get a final answer, or hang until their context ends or a second is

@@ -28,7 +28,7 @@ func (d every) Next(policy.Attempt) (time.Duration, bool) { return time.Duration
 // server is what attempts meet: it answers after latency, and is away between the times of each outage. Times are those
 // of the bubble, counted from when it was made.
 type server struct {
-	gate    *Gate
+	gate    *gate
 	latency time.Duration
 	start   time.Time
 	outages [][2]time.Duration
@@ -52,14 +52,39 @@ func named(ctx context.Context, name string) context.Context {
 	return context.WithValue(ctx, nameKey{}, name)
 }
 
-func newServer(o Options, latency time.Duration, outages ...[2]time.Duration) *server {
+// setup is what a test wants of its gate.
+type setup struct {
+	Healable func(error) bool
+	Backoff  policy.Policy
+	OnWait   func(context.Context, policy.Attempt, time.Duration)
+	OnDown   func(error)
+	OnUp     func(time.Duration, int)
+}
+
+// gate is a Gate all of whose calls take the same for healable.
+type gate struct {
+	*Gate
+	healable func(error) bool
+}
+
+func newGate(o setup) *gate {
+	g := New(Options{Backoff: o.Backoff, OnWait: o.OnWait})
+	g.Observe(Observer{Down: o.OnDown, Up: o.OnUp})
+	return &gate{g, o.Healable}
+}
+
+func (g *gate) Do(ctx context.Context, limit time.Duration, attempt func(context.Context) error) error {
+	return g.Gate.Do(ctx, Call{Healable: g.healable, Limit: limit}, attempt)
+}
+
+func newServer(o setup, latency time.Duration, outages ...[2]time.Duration) *server {
 	if o.Healable == nil {
 		o.Healable = away
 	}
 	if o.Backoff == nil {
 		o.Backoff = every(100 * time.Millisecond)
 	}
-	return &server{gate: New(o), latency: latency, start: time.Now(), outages: outages}
+	return &server{gate: newGate(o), latency: latency, start: time.Now(), outages: outages}
 }
 
 func (s *server) now() time.Duration { return time.Since(s.start) }

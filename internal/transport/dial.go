@@ -25,7 +25,7 @@ const Off time.Duration = -1
 type Options struct {
 	// UserTimeout is how long sent data may stay unacknowledged before the kernel ends the connection. It is rounded
 	// up to a millisecond and cut at 2^31-1 of them. Zero and Off leave the system's setting. Only Linux has it: see
-	// Supported.
+	// Supported. With it, Linux 6.15 and later send what is not acknowledged again at least every second.
 	UserTimeout time.Duration
 	// KeepAliveIdle is the silence before the first probe, rounded up to a second. Off switches keepalive off.
 	KeepAliveIdle time.Duration
@@ -148,7 +148,11 @@ func (o Options) set(tc *net.TCPConn) error {
 
 func (o Options) setUserTimeout(rc syscall.RawConn) error {
 	var opErr error
-	err := rc.Control(func(fd uintptr) { opErr = setUserTimeout(fd, o.UserTimeout) })
+	err := rc.Control(func(fd uintptr) {
+		if opErr = setUserTimeout(fd, o.UserTimeout); opErr == nil {
+			_ = setMaxResend(fd) // older kernels do not have it, and nothing but time depends on it
+		}
+	})
 	if err == nil {
 		err = opErr
 	}

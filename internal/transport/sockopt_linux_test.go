@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"math"
 	"net"
 	"syscall"
@@ -136,4 +137,27 @@ func TestAKernelThatLacksTheOptionIsTolerated(t *testing.T) {
 		require.ErrorIs(t, setUserTimeout(fd, time.Second), syscall.EOPNOTSUPP)
 	}))
 	require.NoError(t, Options{UserTimeout: time.Second}.setUserTimeout(rc))
+}
+
+// TestUnacknowledgedDataIsSentAgainEverySecond asks the kernel, where it knows the option.
+func TestUnacknowledgedDataIsSentAgainEverySecond(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	for _, next := range []DialFunc{nil, (&net.Dialer{}).DialContext} {
+		nc, err := Dialer(Options{UserTimeout: 10 * time.Second}, 0, next)(t.Context(), "tcp", ln.Addr().String())
+		require.NoError(t, err)
+		defer nc.Close()
+		rc, err := nc.(*Conn).SyscallConn()
+		require.NoError(t, err)
+		var ms int
+		var optErr error
+		require.NoError(t, rc.Control(func(fd uintptr) { ms, optErr = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpRTOMax) }))
+		if errors.Is(optErr, syscall.ENOPROTOOPT) {
+			t.Log("this kernel does not have it")
+			return
+		}
+		require.NoError(t, optErr)
+		require.Equal(t, 1000, ms)
+	}
 }
