@@ -30,9 +30,10 @@ type core struct {
 	hosts     endpoint.Hosts
 	order     endpoint.Order
 	watch     *endpoint.Watch
-	heals     func(error) bool // what waiting heals; the gate asks it
-	breaker   *breaker.Breaker // nil: none
-	budget    *policy.Budget   // nil: none
+	locate    func(ctx context.Context, avoid string) (addr string, err error) // a server of the role; see locator
+	heals     func(error) bool                                                 // what waiting heals; the gate asks it
+	breaker   *breaker.Breaker                                                 // nil: none
+	budget    *policy.Budget                                                   // nil: none
 	rec       *metrics.Recorder
 	log       *metrics.Logger
 

@@ -161,8 +161,8 @@ func primaryDialer(cfg *pgx.ConnConfig, order *endpoint.Order, hooks connectHook
 	}
 }
 
-// locator returns what finds out which of the hosts of cfg answers, in the role that cfg asks for. The one at avoid is tried
-// last.
+// locator returns what finds out which of the hosts of cfg answers, in the role that cfg asks for. The one at avoid, if not
+// empty, is tried last.
 func locator(cfg *pgx.ConnConfig, order *endpoint.Order, hooks connectHooks) func(ctx context.Context, avoid string) (string, error) {
 	cfg = cfg.Copy()
 	cfg.AfterConnect = nil
@@ -172,7 +172,9 @@ func locator(cfg *pgx.ConnConfig, order *endpoint.Order, hooks connectHooks) fun
 		if err != nil {
 			return "", err
 		}
-		order.Avoid(avoid)
+		if avoid != "" {
+			order.Avoid(avoid)
+		}
 		conn, err := raceHosts(ctx, cfg, order, func(ctx context.Context, cfg *pgx.ConnConfig) (*pgconn.PgConn, error) {
 			return pgconn.ConnectConfig(ctx, &cfg.Config)
 		}, func(conn *pgconn.PgConn) { _ = conn.Close(ended) })

@@ -96,23 +96,29 @@ func poolSettings(cfg *pgxpool.Config) (s settings, err error) {
 }
 
 // ConfigurePool prepares the configuration of a pool that the caller makes with pgxpool.NewWithConfig: our dialer with
-// its TCP options, a look at each idle connection before it is handed out, honest evidence for WithPgxTx. Hooks that are
-// set in cfg are kept and called. It changes cfg, which must not be used for another pool. Our keys are taken out of
-// cfg's RuntimeParams, where pgxpool.ParseConfig leaves them.
+// its TCP options, a look at each idle connection before it is handed out, waiting for a server that is away, honest evidence for
+// WithPgxTx. Hooks that are set in cfg are kept and called. It changes cfg, which must not be used for another pool. Our keys
+// are taken out of cfg's RuntimeParams, where pgxpool.ParseConfig leaves them.
 //
-// What no hook of pgxpool can do is left to NewPool: such a pool does not wait for a server that is away, and its Exec,
-// Query and Begin are pgxpool's own. WithPgxTx runs on it with the settings given here, budget, hooks and telemetry
-// included. A circuit breaker is an error.
+// What no hook of pgxpool can do is left to NewPool. The Exec, Query and Begin of such a pool are pgxpool's own: they are not
+// run again. pgxpool goes on connecting after a caller has left, so that a place in the pool stays taken for up to
+// retry_connect_max_elapsed while the server is away, and nothing but the callers' deadlines ends their wait for a place. A
+// server that lets connections in of which each then fails, as by an error of AfterConnect, is not waited for. WithPgxTx runs
+// on it with the settings given here, budget, hooks and telemetry included. A circuit breaker is an error.
 func ConfigurePool(cfg *pgxpool.Config, opts ...Option) error {
 	s, err := poolSettings(cfg)
 	if err != nil {
 		return err
 	}
 	core, err := configurePool(cfg, s, opts)
-	if err == nil && core.breaker != nil {
+	if err != nil {
+		return err
+	}
+	if core.breaker != nil {
 		return errors.New("retrypg: ConfigurePool has no place for a circuit breaker: use NewPool, or leave breaker_* and WithBreaker out")
 	}
-	return err
+	core.waitWhereItConnects(cfg)
+	return nil
 }
 
 func configurePool(cfg *pgxpool.Config, s settings, opts []Option) (*core, error) {

@@ -29,12 +29,13 @@ func (*silentError) Temporary() bool { return false }
 
 // watchServers makes what cfg connects with be ended when its server falls silent and another one of its hosts answers.
 func (c *core) watchServers(cfg *pgx.ConnConfig, hooks connectHooks) {
+	c.locate = locator(cfg, &c.order, hooks)
 	dial, several := cfg.DialFunc, len(hostsOf(&cfg.Config)) > 1
 	c.watch = endpoint.NewWatch(c.ctx, endpoint.WatchOptions{
 		Stagger:  hostStagger,
 		FailOver: needsPrimary(cfg),
 		Alive:    func(ctx context.Context, network, addr string) bool { return answers(ctx, dial, network, addr) },
-		Find:     locator(cfg, &c.order, hooks),
+		Find:     c.locate,
 		Silent: func(addr, found string, established bool) {
 			c.order.Avoid(addr)
 			if !established {

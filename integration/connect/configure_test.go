@@ -6,9 +6,11 @@ import (
 	"net"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
@@ -131,16 +133,74 @@ func TestConfiguredPoolExchangesDeadConnections(t *testing.T) {
 	require.Len(t, w.evicted, 2)
 }
 
-// TestConfiguredPoolDoesNotWait: no hook of pgxpool can make it.
-func TestConfiguredPoolDoesNotWait(t *testing.T) {
-	d, p := newProxied(t)
+// TestConfiguredPoolWaitsForItsServer: also when the first attempt has found out that it is away.
+func TestConfiguredPoolWaitsForItsServer(t *testing.T) {
+	obstacles := map[string]func(*testing.T, *pgtest.Proxy) (end func()){
+		"refused": func(t *testing.T, p *pgtest.Proxy) func() {
+			require.NoError(t, p.SetAccept(pgtest.AcceptRefuse))
+			return func() { require.NoError(t, p.SetAccept(pgtest.AcceptForward)) }
+		},
+		"starting up": func(_ *testing.T, p *pgtest.Proxy) func() {
+			rule := p.OnMessages(1_000_000, authentication, refusing("57P03", "the database system is starting up"))
+			return rule.Remove
+		},
+	}
+	for name, begin := range obstacles {
+		t.Run(name, func(t *testing.T) {
+			d, p := newProxied(t)
+			ctx := within(t)
+			w := newWatch()
+			pool := configured(t, through(p, d, "pool_max_conns=4"), nil, w.option())
+			end := begin(t, p)
+			var callers []<-chan error
+			for range 8 {
+				callers = append(callers, later(func() error { return pool.Ping(ctx) }))
+			}
+			require.NoError(t, w.waits(ctx, 5))
+			end()
+			for _, caller := range callers {
+				require.NoError(t, done(t, caller))
+			}
+			require.Len(t, w.downs, 1)
+			require.NoError(t, pool.Ping(ctx))
+		})
+	}
+}
+
+func TestConfiguredPoolTellsAtOnceWhatWaitingCannotHeal(t *testing.T) {
+	c := guarded(t)
 	w := newWatch()
-	pool := configured(t, through(p, d), nil, w.option())
-	require.NoError(t, p.SetAccept(pgtest.AcceptRefuse))
+	pool := configured(t, c.DSN("user=app", "password="+password), nil, w.option())
 	_, err := pool.Acquire(within(t))
-	require.ErrorContains(t, err, "connection refused")
 	harmless(t, err)
+	require.Equal(t, "28P01", retrypg.SQLState(err))
 	require.Zero(t, w.counts())
+}
+
+func TestCallersOfAConfiguredPoolWaitNoLongerThanTheyWant(t *testing.T) {
+	d, p := newProxied(t)
+	pool := configured(t, through(p, d), nil)
+	require.NoError(t, p.SetAccept(pgtest.AcceptRefuse))
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	_, err := pool.Acquire(ctx)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	closed := later(func() error { pool.Close(); return nil })
+	require.NoError(t, done(t, closed), "and nothing of theirs keeps it open")
+}
+
+// TestAConfiguredPoolCancelsStatements: a request to cancel is no attempt to connect.
+func TestAConfiguredPoolCancelsStatements(t *testing.T) {
+	d := newDatabase(t)
+	pool := configured(t, d.DSN(), func(cfg *pgxpool.Config) {
+		cfg.ConnConfig.BuildContextWatcherHandler = func(pc *pgconn.PgConn) ctxwatch.Handler {
+			return &pgconn.CancelRequestContextWatcherHandler{Conn: pc, DeadlineDelay: limit}
+		}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	_, err := pool.Exec(ctx, "select pg_sleep(60)")
+	require.Equal(t, "57014", retrypg.SQLState(err), "%v", err)
 }
 
 func TestConfigurePoolTakesOurKeysOut(t *testing.T) {

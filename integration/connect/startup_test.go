@@ -20,8 +20,8 @@ import (
 	"github.com/retrypg/retrypg/internal/pgtest/pgt"
 )
 
-// waitsBeforeStart is how many waits of the prober make an outage of one to two seconds: it begins with 10 ms, doubles,
-// and takes half to all of 250 ms from then on.
+// waitsBeforeStart is how many waits of the prober make an outage of about a second: it begins with 10 ms, doubles, and takes
+// half to all of 100 ms from then on.
 const waitsBeforeStart = 12
 
 // authentication matches the server's first message to a new connection.
