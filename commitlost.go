@@ -106,7 +106,7 @@ func (c *core) openPrimary(ctx context.Context) (conn *pgx.Conn, err error) {
 // bounded by the settings where ctx has no deadline.
 func (c *core) checkContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	least := time.Now().Add(minCommitCheck)
-	deadline := time.Now().Add(max(c.set.commitCheckMaxElapsed, minCommitCheck))
+	deadline := time.Now().Add(max(c.tuned.Load().set.commitCheckMaxElapsed, minCommitCheck))
 	if d, ok := ctx.Deadline(); ok {
 		deadline = d
 	}

@@ -81,6 +81,7 @@ func (c *core) beforeConnect(ctx context.Context, cfg *pgx.ConnConfig, hooks con
 			return err
 		}
 	}
+	c.addServerSide(&cfg.Config)
 	arrange(&cfg.Config, &c.order)
 	return nil
 }

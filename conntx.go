@@ -16,8 +16,9 @@ type connTx struct {
 	link       *link
 	closed     bool
 	savepoints int64
-	textTag    string // the tag of the statement that ended the transaction, COMMIT or ROLLBACK sent as text
-	large      pgx.Tx // pgx's own, for its large objects
+	release    context.CancelFunc // of the context of the last query, whose rows may be read yet; may be nil
+	textTag    string             // the tag of the statement that ended the transaction, COMMIT or ROLLBACK sent as text
+	large      pgx.Tx             // pgx's own, for its large objects
 }
 
 var (
@@ -33,6 +34,8 @@ func (t *connTx) Exec(ctx context.Context, sql string, args ...any) (pgconn.Comm
 	if err := t.sending(ctx, sql, len(args) > 0); err != nil {
 		return pgconn.CommandTag{}, err
 	}
+	ctx, cancel := t.link.core.bounded(ctx)
+	defer release(cancel)
 	was := t.conn.PgConn().TxStatus()
 	tag, err := t.conn.Exec(ctx, sql, args...)
 	if err == nil {
@@ -41,7 +44,7 @@ func (t *connTx) Exec(ctx context.Context, sql string, args ...any) (pgconn.Comm
 			t.textTag = textEnd(was, sql, tag.String())
 		}
 	}
-	return tag, err
+	return tag, timedOut(ctx, err)
 }
 
 // sending tells the link of a text that is about to be sent.
@@ -50,6 +53,13 @@ func (t *connTx) sending(ctx context.Context, sql string, args bool) error {
 		return nil
 	}
 	return t.link.sending(ctx, t.conn, sql, args)
+}
+
+// bounded returns the context of a query. That of the one before is of no use any more: its rows have been read.
+func (t *connTx) bounded(ctx context.Context) context.Context {
+	release(t.release)
+	ctx, t.release = t.link.core.bounded(ctx)
+	return ctx
 }
 
 // Query implements pgx.Tx.
@@ -61,7 +71,7 @@ func (t *connTx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, 
 	if err != nil {
 		return failedRows{err}, err
 	}
-	return t.conn.Query(ctx, sql, args...)
+	return t.conn.Query(t.bounded(ctx), sql, args...)
 }
 
 // QueryRow implements pgx.Tx.
@@ -73,7 +83,7 @@ func (t *connTx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row 
 	if err != nil {
 		return failedRows{err}
 	}
-	return t.conn.QueryRow(ctx, sql, args...)
+	return t.conn.QueryRow(t.bounded(ctx), sql, args...)
 }
 
 // Prepare implements pgx.Tx. The statement may be executed by its name, which says nothing of it.

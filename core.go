@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -37,10 +38,11 @@ type core struct {
 	rec       *metrics.Recorder
 	log       *metrics.Logger
 
-	backoff      policy.Policy // without the limits of the settings
-	probe        policy.Policy // of the gates
-	statements   *policy.Retrier
-	transactions *policy.Retrier
+	tuned             atomic.Pointer[tuning]
+	retuning          sync.Mutex // held while tuned is replaced
+	serverSideRefused atomic.Bool
+
+	probe policy.Policy // of the gates
 
 	ledger      outcome.Table
 	tokens      atomic.Uint64                            // how many transactions wrote one
@@ -77,6 +79,7 @@ func newCore(s settings, cfg *pgconn.Config) (*core, error) {
 
 func (c *core) makePolicies() (err error) {
 	s := c.set
+	c.order.Random = s.randomHosts
 	if c.budget = s.budget; c.budget == nil && !s.budgetOff {
 		c.budget, err = policy.NewBudget(policy.BudgetOptions{
 			Ratio: s.budgetRatio, MinPerSecond: s.budgetMinPerSecond, Burst: s.budgetBurst,
@@ -100,26 +103,15 @@ func (c *core) makePolicies() (err error) {
 			return err
 		}
 	}
-	backoff := s.backoff
-	if backoff == nil {
-		if backoff, err = policy.Exponential(s.initialDelay, s.maxDelay, s.multiplier, s.jitter); err != nil {
-			return err
-		}
-	}
 	probe, err := newProbePolicy()
 	if err != nil {
 		return err
 	}
-	c.backoff = backoff
-	if backoff, err = limited(backoff, s.maxAttempts, s.maxElapsed); err != nil {
+	t, err := c.tune(s)
+	if err != nil {
 		return err
 	}
-	if c.statements, err = policy.NewRetrier(policy.RetrierOptions{Policy: backoff, Budget: c.budget, Decide: decideStatement, OnRetry: onRetry}); err != nil {
-		return err
-	}
-	if c.transactions, err = c.transactionRetrier(backoff); err != nil {
-		return err
-	}
+	c.tuned.Store(t)
 	c.probe = probe
 	c.observeGate(endpoint.New(c.gateOptions()))
 	return nil
@@ -211,7 +203,7 @@ func (c *core) reach(ctx context.Context, kind metrics.Operation, refusable bool
 func (c *core) reachThrough(ctx context.Context, gate *endpoint.Gate, kind metrics.Operation, refusable bool, attempt func(context.Context) error) error {
 	limit := time.Duration(0)
 	if _, ok := ctx.Deadline(); !ok {
-		limit = c.set.connectMaxElapsed
+		limit = c.connectMaxElapsed()
 	}
 	op, ctx, _ := c.start(ctx, kind, "", false) // no refusal: the breaker is asked before each attempt
 	waitCtx := withOperation(ctx, &op)
@@ -233,7 +225,11 @@ func (c *core) reachThrough(ctx context.Context, gate *endpoint.Gate, kind metri
 		}
 		defer permit.Ignore() // of no effect once something was reported
 		t = op.attempt(ctx)
+		refused := c.serverSideRefused.Load()
 		err := attempt(t.ctx)
+		if err != nil && !refused && c.serverSideRefused.Load() {
+			err = attempt(t.ctx) // without what was refused
+		}
 		again := err != nil && (c.heals(err) || errors.Is(err, endpoint.ErrDown)) && !endpoint.Over(ctx)
 		switch {
 		case err == nil:
@@ -354,7 +350,11 @@ func (c *core) prepareConfig(cfg *pgx.ConnConfig, hooks connectHooks, plain bool
 	}
 	onPgError := cfg.OnPgError
 	cfg.OnPgError = func(pc *pgconn.PgConn, err *pgconn.PgError) bool {
-		linkOf(pc).note(err)
+		if l := linkOf(pc); l != nil {
+			l.note(err)
+		} else {
+			c.noteRefusal(err)
+		}
 		if onPgError != nil {
 			return onPgError(pc, err)
 		}

@@ -142,6 +142,16 @@
 //	retry_connect_max_elapsed=1m0s
 //	    how long connecting waits for a server where the context has no deadline
 //	    a duration from 1us to 24h such as "250ms" or "30s", or whole seconds
+//	retry_statement_timeout=off
+//	    bound on a statement, to its last row, whose context has no deadline
+//	    a duration from 1us to 24h such as "250ms" or "30s", or whole seconds, or "off"
+//	retry_ping_after=1s
+//	    idle time after which a pooled connection is pinged when it is taken; off: never
+//	    a duration from 1us to 24h such as "250ms" or "30s", or whole seconds, or "off"
+//	load_balance_hosts=disable
+//	    whether the hosts, and the addresses of each, are tried in random order, as by libpq; else the last one
+//	    that worked goes first
+//	    disable, random
 //	retry_commit_check=xid
 //	    how the outcome of a COMMIT whose answer was lost is found out
 //	    xid, ledger, off
@@ -194,6 +204,10 @@
 //	tcp_keepalive_count=3   (also keepalives_count)
 //	    unanswered keepalive probes that end the connection
 //	    a whole number from 1 to 127
+//	tcp_server_side=off
+//	    whether the server is asked for the same TCP options, and for client_connection_check_interval, so that
+//	    it gives the locks of a client that vanished back; a pooler that refuses them is connected to without
+//	    on, off
 //	keepalives=1
 //	    libpq's switch: 0 is tcp_keepalive_idle=off
 //	    1 (or on), 0 (or off)

@@ -165,7 +165,7 @@ func misspelt(key string) bool {
 		return false
 	}
 	lower := strings.ToLower(key)
-	for _, prefix := range []string{"retry_", "breaker_", "tcp_keepalive", "tcp_user_"} {
+	for _, prefix := range []string{"retry_", "breaker_", "tcp_keepalive", "tcp_user_", "tcp_server_"} {
 		if strings.HasPrefix(lower, prefix) {
 			return true
 		}

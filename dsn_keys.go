@@ -94,6 +94,27 @@ var dsnKeys = []dsnKey{
 		set:     seconds(func(s *settings, d time.Duration) { s.connectMaxElapsed = d }),
 	},
 	{
+		name: "retry_statement_timeout", def: "off", words: []string{"off"},
+		allowed: durationText + `, or "off"`,
+		doc:     "bound on a statement, to its last row, whose context has no deadline",
+		set:     orOff(seconds(func(s *settings, d time.Duration) { s.statementTimeout = d }), func(s *settings) { s.statementTimeout = Off }),
+	},
+	{
+		name: "retry_ping_after", def: DefaultPingAfter.String(), words: []string{"off"},
+		allowed: durationText + `, or "off"`,
+		doc:     "idle time after which a pooled connection is pinged when it is taken; off: never",
+		set:     orOff(seconds(func(s *settings, d time.Duration) { s.pingAfter = d }), func(s *settings) { s.pingAfter = Off }),
+	},
+	{
+		name: "load_balance_hosts", def: "disable", words: []string{"disable", "random"},
+		allowed: "disable, random",
+		doc:     "whether the hosts, and the addresses of each, are tried in random order, as by libpq; else the last one that worked goes first",
+		set: func(s *settings, v string) bool {
+			s.randomHosts = v == "random"
+			return v == "random" || v == "disable"
+		},
+	},
+	{
 		name: "retry_commit_check", def: XID.String(), words: []string{"xid", "ledger", "off"},
 		allowed: "xid, ledger, off",
 		doc:     "how the outcome of a COMMIT whose answer was lost is found out",
@@ -209,6 +230,16 @@ var dsnKeys = []dsnKey{
 		allowed: upTo(maxKeepAliveCount),
 		doc:     "unanswered keepalive probes that end the connection",
 		set:     count(maxKeepAliveCount, func(s *settings, n int) { s.tcpKeepAliveCount = n }),
+	},
+	{
+		name: "tcp_server_side", def: "off", words: []string{"on", "off"},
+		allowed: "on, off",
+		doc: "whether the server is asked for the same TCP options, and for client_connection_check_interval, so that it gives the locks " +
+			"of a client that vanished back; a pooler that refuses them is connected to without",
+		set: func(s *settings, v string) bool {
+			s.serverSideOn = v == "on"
+			return v == "on" || v == "off"
+		},
 	},
 	{
 		// Last, because as in libpq 0 makes the other three have no effect.

@@ -92,6 +92,14 @@ func TestEveryKeySetsItsSettingInBothForms(t *testing.T) {
 		{"tcp_user_timeout", "5000", func(s *settings) { s.tcpUserTimeout = 5 * time.Second }},
 		{"tcp_user_timeout", "5s", func(s *settings) { s.tcpUserTimeout = 5 * time.Second }},
 		{"tcp_user_timeout", "2147483647", func(s *settings) { s.tcpUserTimeout = 2147483647 * time.Millisecond }},
+		{"retry_statement_timeout", "5", func(s *settings) { s.statementTimeout = 5 * time.Second }},
+		{"retry_statement_timeout", "off", func(s *settings) { s.statementTimeout = Off }},
+		{"retry_ping_after", "30s", func(s *settings) { s.pingAfter = 30 * time.Second }},
+		{"retry_ping_after", "off", func(s *settings) { s.pingAfter = Off }},
+		{"load_balance_hosts", "random", func(s *settings) { s.randomHosts = true }},
+		{"load_balance_hosts", "disable", func(*settings) {}},
+		{"tcp_server_side", "on", func(s *settings) { s.serverSideOn = true }},
+		{"tcp_server_side", "off", func(*settings) {}},
 		{"tcp_user_timeout", "off", func(s *settings) { s.tcpUserTimeout = Off }},
 		{"tcp_user_timeout", "0", func(s *settings) { s.tcpUserTimeout = Off }},
 		{"tcp_keepalive_idle", "7", func(s *settings) { s.tcpKeepAliveIdle = 7 * time.Second }},
@@ -152,6 +160,9 @@ func TestTheDefaultsOfTheTableAreTheDefaults(t *testing.T) {
 		got, want := s.withDefaults(), settings{}.withDefaults()
 		if got.maxElapsed == Off {
 			got.maxElapsed = 0 // the same: no bound
+		}
+		if got.statementTimeout == Off {
+			got.statementTimeout = 0
 		}
 		got.jitterSet = want.jitterSet
 		require.Equal(t, want, got, k.name)

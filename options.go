@@ -43,6 +43,8 @@ const (
 	// DefaultLedgerRetention is how long tokens are kept at least. Chosen: it covers transactions of up to half that
 	// time, and a thousand a second make 3.6 million rows.
 	DefaultLedgerRetention = time.Hour
+	// DefaultPingAfter is after how much idle time a connection is pinged when it is taken out of its pool, as pgx does.
+	DefaultPingAfter = time.Second
 	// DefaultConnectTimeout bounds one connection attempt to one host where the DSN has no connect_timeout, or 0, which
 	// cannot be told from none: who wants no bound gives a long one. pgx itself has none: a host that drops SYN packets
 	// then costs what the kernel takes, on Linux over two minutes (net.ipv4.tcp_syn_retries=6). 5 s are chosen: the first
@@ -81,6 +83,11 @@ type settings struct {
 	backoff      policy.Policy // replaces the five above
 
 	connectMaxElapsed time.Duration // 0 = default
+
+	statementTimeout time.Duration // 0 or Off = none
+	pingAfter        time.Duration // 0 = default, Off = never
+	randomHosts      bool
+	serverSideOn     bool
 
 	commitCheck           CommitCheck   // 0 = XID
 	commitCheckMaxElapsed time.Duration // 0 = default
@@ -127,8 +134,8 @@ func (f optionFunc) apply(s *settings) { f(s) }
 
 // WithMaxAttempts bounds how often one statement or one transaction is tried in all, the first attempt included. n must
 // be from 1 to 1000000; 1 means no retry. It does not bound connecting, which is bounded by time.
-func WithMaxAttempts(n int) Option {
-	return optionFunc(func(s *settings) {
+func WithMaxAttempts(n int) TuningOption {
+	return tuningFunc(func(s *settings) {
 		if n < 1 {
 			s.errs = append(s.errs, fmt.Errorf("WithMaxAttempts(%d): at least 1 is needed", n))
 			return
@@ -139,15 +146,15 @@ func WithMaxAttempts(n int) Option {
 
 // WithMaxElapsed bounds the time in which attempts begin: none begins later than d after the first attempt of a
 // transaction began, or after that of a statement failed. Zero or Off: bounded by the context and by attempts alone.
-func WithMaxElapsed(d time.Duration) Option {
-	return optionFunc(func(s *settings) { s.maxElapsed = d })
+func WithMaxElapsed(d time.Duration) TuningOption {
+	return tuningFunc(func(s *settings) { s.maxElapsed = d })
 }
 
 // WithBackoff replaces the delays between attempts of statements and transactions: p decides how long to wait, and may
 // stop earlier than the limits of WithMaxAttempts (DefaultMaxAttempts where it is not given) and WithMaxElapsed, which hold
 // all the same. It must be safe for concurrent use. It does not change the waits of connecting.
-func WithBackoff(p policy.Policy) Option {
-	return optionFunc(func(s *settings) {
+func WithBackoff(p policy.Policy) TuningOption {
+	return tuningFunc(func(s *settings) {
 		if p == nil {
 			s.errs = append(s.errs, errors.New("WithBackoff(nil): a policy is needed"))
 			return
@@ -158,8 +165,23 @@ func WithBackoff(p policy.Policy) Option {
 
 // WithConnectMaxElapsed bounds how long connecting waits for a server where the context has no deadline, as when
 // database/sql opens connections for waiting callers. Zero means DefaultConnectMaxElapsed.
-func WithConnectMaxElapsed(d time.Duration) Option {
-	return optionFunc(func(s *settings) { s.connectMaxElapsed = d })
+func WithConnectMaxElapsed(d time.Duration) TuningOption {
+	return tuningFunc(func(s *settings) { s.connectMaxElapsed = d })
+}
+
+// WithStatementTimeout bounds statements whose context has no deadline: from sending one to its last row, in transactions
+// too. What is over then is ended like by a deadline of the caller's: the connection is closed, and of an autocommit statement that
+// changes data nobody knows whether it took effect. It does not bound COMMIT, COPY and batches. Zero or Off, the default: no bound. It
+// is the client's time, unlike PostgreSQL's statement_timeout, and also ends the wait for a server that says nothing any more.
+func WithStatementTimeout(d time.Duration) TuningOption {
+	return tuningFunc(func(s *settings) { s.statementTimeout = d })
+}
+
+// WithPingAfter sets after how much idle time a pooled connection is pinged when it is taken: only a round trip finds a server
+// that vanished without a word. A look at the socket, which costs none, is always taken. Zero means DefaultPingAfter, Off never.
+// A ShouldPing of a pool's configuration goes before.
+func WithPingAfter(d time.Duration) TuningOption {
+	return tuningFunc(func(s *settings) { s.pingAfter = d })
 }
 
 // WithCommitCheck sets how the outcome of a COMMIT whose answer was lost is found out, for transactions whose
@@ -177,8 +199,8 @@ func WithCommitCheck(c CommitCheck) Option {
 // WithCommitCheckMaxElapsed bounds how long the server is asked about a lost COMMIT where the context has no deadline. It is
 // asked for 3 s in any case; a shorter time has no effect, a negative one is an error. Zero means
 // DefaultCommitCheckMaxElapsed.
-func WithCommitCheckMaxElapsed(d time.Duration) Option {
-	return optionFunc(func(s *settings) { s.commitCheckMaxElapsed = d })
+func WithCommitCheckMaxElapsed(d time.Duration) TuningOption {
+	return tuningFunc(func(s *settings) { s.commitCheckMaxElapsed = d })
 }
 
 // WithLedgerTable sets the table of Ledger: a schema and a name, joined by a dot, which are taken as they are, without
@@ -244,6 +266,19 @@ func WithTCPKeepAlive(idle, interval time.Duration, count int) Option {
 	return optionFunc(func(s *settings) {
 		s.tcpKeepAliveIdle, s.tcpKeepAliveInterval, s.tcpKeepAliveCount = idle, interval, count
 	})
+}
+
+// WithServerSideTCP also asks the server for the TCP options of the connection, as start-up parameters, and for
+// client_connection_check_interval, so that it finds out about a client that vanished as soon as the client about a server, and
+// gives its locks back. A pooler or an old server that refuses them is connected to without.
+func WithServerSideTCP() Option {
+	return optionFunc(func(s *settings) { s.serverSideOn = true })
+}
+
+// WithLoadBalanceHosts makes connections go to the hosts of the DSN, and to the addresses of each, in random order. Without it the
+// one that was last connected to is tried first, and then the others in the order given.
+func WithLoadBalanceHosts() Option {
+	return optionFunc(func(s *settings) { s.randomHosts = true })
 }
 
 // WithMeterProvider records metrics with p in place of the global provider.
@@ -344,6 +379,7 @@ func (s settings) withDefaults() settings {
 		s.jitter = policy.FullJitter
 	}
 	s.connectMaxElapsed = orDefault(s.connectMaxElapsed, DefaultConnectMaxElapsed)
+	s.pingAfter = orDefault(s.pingAfter, DefaultPingAfter)
 	s.commitCheck = orDefault(s.commitCheck, XID)
 	s.commitCheckMaxElapsed = orDefault(s.commitCheckMaxElapsed, DefaultCommitCheckMaxElapsed)
 	s.ledgerTable = orDefault(s.ledgerTable, DefaultLedgerTable)
@@ -383,6 +419,12 @@ func (s settings) validate() error {
 	}
 	if s.connectMaxElapsed <= 0 {
 		bad("connect max elapsed %v: a positive duration is needed", s.connectMaxElapsed)
+	}
+	if s.statementTimeout < 0 && s.statementTimeout != Off {
+		bad("statement timeout %v: a positive duration or Off is needed", s.statementTimeout)
+	}
+	if s.pingAfter < 0 && s.pingAfter != Off {
+		bad("ping after %v: a positive duration or Off is needed", s.pingAfter)
 	}
 	if s.commitCheckMaxElapsed <= 0 {
 		bad("commit check max elapsed %v: a positive duration is needed", s.commitCheckMaxElapsed)

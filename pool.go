@@ -143,6 +143,12 @@ func configurePool(cfg *pgxpool.Config, s settings, opts []Option) (*core, error
 		}
 		return hooks.after(ctx, conn)
 	}
+	if cfg.ShouldPing == nil {
+		cfg.ShouldPing = func(_ context.Context, params pgxpool.ShouldPingParams) bool {
+			after := core.tuned.Load().set.pingAfter
+			return after != Off && params.IdleDuration > after
+		}
+	}
 	prepare, before := cfg.PrepareConn, cfg.BeforeAcquire //nolint:staticcheck // deprecated, but users set it: pgxpool calls it only where there is no PrepareConn
 	cfg.PrepareConn = func(ctx context.Context, conn *pgx.Conn) (bool, error) {
 		switch {
@@ -265,9 +271,11 @@ func (p *Pool) Exec(ctx context.Context, sql string, args ...any) (pgconn.Comman
 	s := poolStatement{sql: sql, args: args}
 	return runStatement(ctx, p.core, false, s.repeatable, func(ctx context.Context) (tag pgconn.CommandTag, err error) {
 		conn, err := p.onConn(ctx, func(conn *pgxpool.Conn) (err error) {
+			ctx, cancel := p.core.bounded(ctx)
+			defer release(cancel)
 			tag, err = conn.Exec(ctx, sql, args...)
 			s.ended(ctx, conn, err, tag)
-			return err
+			return timedOut(ctx, err)
 		})
 		if err == nil {
 			conn.Release()
@@ -283,11 +291,15 @@ func (p *Pool) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, er
 	rows, err := runStatement(ctx, p.core, false, s.repeatable, func(ctx context.Context) (pgx.Rows, error) {
 		rows := &pooledRows{}
 		conn, err := p.onConn(ctx, func(conn *pgxpool.Conn) (err error) {
+			ctx, rows.release = p.core.bounded(ctx)
 			if rows.Rows, err = conn.Query(ctx, sql, args...); err == nil {
 				err = rows.first()
 			}
+			if err != nil {
+				release(rows.release)
+			}
 			s.ended(ctx, conn, err, pgconn.CommandTag{})
-			return err
+			return timedOut(ctx, err)
 		})
 		rows.conn = conn
 		return rows, err

@@ -47,7 +47,7 @@ func (c *core) awaitServer(ctx context.Context) error {
 // addSecondRound makes one connection attempt with cfg, which is its own, go through the hosts twice.
 func (c *core) addSecondRound(cfg *pgconn.Config) {
 	entries := append([]*pgconn.FallbackConfig{{Host: cfg.Host, Port: cfg.Port, TLSConfig: cfg.TLSConfig}}, cfg.Fallbacks...)
-	r := &rounds{core: c, dial: cfg.DialFunc, timeout: cfg.ConnectTimeout}
+	r := &rounds{core: c, cfg: cfg, dial: cfg.DialFunc, timeout: cfg.ConnectTimeout}
 	for _, e := range entries {
 		if filepath.IsAbs(e.Host) {
 			r.first++
@@ -57,7 +57,7 @@ func (c *core) addSecondRound(cfg *pgconn.Config) {
 	}
 	cfg.Fallbacks = slices.Concat(cfg.Fallbacks, entries)
 	// It has to cover the wait; rounds keeps each connection to the time that was set.
-	cfg.ConnectTimeout = max(c.set.connectMaxElapsed, cfg.ConnectTimeout)
+	cfg.ConnectTimeout = max(c.connectMaxElapsed(), cfg.ConnectTimeout)
 	lookup := cfg.LookupFunc
 	cfg.LookupFunc = func(ctx context.Context, name string) ([]string, error) {
 		addrs, err := lookup(ctx, name)
@@ -82,6 +82,7 @@ func (c *core) addSecondRound(cfg *pgconn.Config) {
 // rounds is one attempt to connect, which goes through the hosts twice. It is used by one goroutine until it has connected.
 type rounds struct {
 	core    *core
+	cfg     *pgconn.Config
 	dial    pgconn.DialFunc
 	timeout time.Duration // of one connection
 	names   int           // names of the first round that have not been looked up yet
@@ -101,6 +102,9 @@ func (r *rounds) next(ctx context.Context, network, addr string) (net.Conn, erro
 	if r.dials++; r.dials == r.first+1 {
 		if err := r.core.awaitServer(ctx); err != nil {
 			return nil, err
+		}
+		if r.core.serverSideRefused.Load() {
+			r.core.removeServerSide(r.cfg)
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)

@@ -30,7 +30,8 @@ func (s *poolStatement) repeatable(err error) bool {
 type pooledRows struct {
 	pgx.Rows
 	conn    *pgxpool.Conn
-	waiting bool // the first row was read, and Next not called yet
+	waiting bool               // the first row was read, and Next not called yet
+	release context.CancelFunc // of the context of the query; may be nil
 }
 
 // first reads the first row. Its error is that of the statement.
@@ -43,6 +44,7 @@ func (r *pooledRows) first() error {
 
 func (r *pooledRows) Close() {
 	r.Rows.Close()
+	release(r.release)
 	if r.conn != nil {
 		r.conn.Release()
 		r.conn = nil
@@ -110,12 +112,14 @@ func (r *pooledRow) Scan(dest ...any) error {
 	s := poolStatement{sql: r.sql, args: r.args}
 	empty, err := runStatement(r.ctx, r.p.core, false, s.repeatable, func(ctx context.Context) (empty bool, err error) {
 		conn, err := r.p.onConn(ctx, func(conn *pgxpool.Conn) error {
+			ctx, cancel := r.p.core.bounded(ctx)
+			defer release(cancel)
 			err := conn.QueryRow(ctx, r.sql, r.args...).Scan(dest...)
 			if empty = errors.Is(err, pgx.ErrNoRows); empty {
 				return nil // the statement worked
 			}
 			s.ended(ctx, conn, err, pgconn.CommandTag{})
-			return err
+			return timedOut(ctx, err)
 		})
 		if err == nil {
 			conn.Release()

@@ -24,9 +24,10 @@ type session struct {
 	pgx  *pgx.Conn
 	link *link
 
-	fresh    bool       // nothing was sent since database/sql took it from its pool: it may be exchanged for another
-	lastUsed time.Time  // when it was checked out last
-	tx       *sessionTx // the transaction that BeginTx opened on it
+	release  context.CancelFunc // of the context of the last query, whose rows may be read yet; may be nil
+	fresh    bool               // nothing was sent since database/sql took it from its pool: it may be exchanged for another
+	lastUsed time.Time          // when it was checked out last
+	tx       *sessionTx         // the transaction that BeginTx opened on it
 }
 
 func newSession(c *core, std *stdlib.Conn) *session {
@@ -41,6 +42,8 @@ func (s *session) inTx() bool { return s.tx != nil || s.pgx.PgConn().TxStatus() 
 
 // use marks the session as used and returns whether it could have been exchanged for another one until now.
 func (s *session) use() (fresh bool) {
+	release(s.release)
+	s.release = nil
 	fresh = s.fresh && s.tx == nil
 	s.fresh = false
 	return fresh
@@ -65,9 +68,11 @@ func (s *session) ExecContext(ctx context.Context, query string, argsV []driver.
 	if err := s.sending(ctx, query, len(args) > 0); err != nil {
 		return nil, s.failed(ctx, err, fresh, true)
 	}
+	ctx, cancel := s.core.bounded(ctx)
+	defer release(cancel)
 	tag, err := s.pgx.Exec(ctx, query, args...)
 	if err != nil {
-		err = s.failed(ctx, err, fresh, s.link.sentSince(mark))
+		err = timedOut(ctx, s.failed(ctx, err, fresh, s.link.sentSince(mark)))
 		return nil, s.elsewhere(ctx, err, fresh, query, args, tag)
 	}
 	if s.tx != nil {
@@ -86,9 +91,10 @@ func (s *session) QueryContext(ctx context.Context, query string, args []driver.
 	if err := s.sending(ctx, query, len(args) > 0); err != nil {
 		return nil, s.failed(ctx, err, fresh, true)
 	}
+	ctx, s.release = s.core.bounded(ctx)
 	rows, err := s.stdConn.QueryContext(ctx, query, args)
 	if err != nil { // pgx has looked for the first row, and there was none
-		err = s.failed(ctx, err, fresh, s.link.sentSince(mark))
+		err = timedOut(ctx, s.failed(ctx, err, fresh, s.link.sentSince(mark)))
 		return nil, s.elsewhere(ctx, err, fresh, query, valuesOf(args), pgconn.CommandTag{})
 	}
 	return rows, nil
@@ -246,10 +252,6 @@ func (s *session) Ping(ctx context.Context) error {
 // IsValid implements driver.Validator: database/sql asks before it puts the connection back into its pool.
 func (s *session) IsValid() bool { return !s.pgx.IsClosed() && !s.link.stale() }
 
-// idlePing is after how much idle time a connection is pinged at checkout although the kernel knows of nothing wrong
-// with it, as pgx does after 1 s: only a round trip finds a peer that vanished without a word.
-const idlePing = time.Second
-
 // ResetSession implements driver.SessionResetter: database/sql calls it when it takes the connection out of its pool. A
 // look at the socket, which costs no round trip, finds a connection that the server has closed.
 func (s *session) ResetSession(ctx context.Context) error {
@@ -257,7 +259,8 @@ func (s *session) ResetSession(ctx context.Context) error {
 		return driver.ErrBadConn
 	}
 	now := time.Now()
-	if !s.link.lives(ctx, s.core, now.Sub(s.lastUsed) > idlePing) {
+	after := s.core.tuned.Load().set.pingAfter
+	if !s.link.lives(ctx, s.core, after != Off && now.Sub(s.lastUsed) > after) {
 		return driver.ErrBadConn
 	}
 	s.lastUsed, s.fresh, s.tx = now, true, nil

@@ -122,7 +122,7 @@ const maxRefreshes = 2
 func rerunStatement[T any](ctx context.Context, op operation, last try, err error, repeatable func(error) bool,
 	attempt func(context.Context) (T, error),
 ) (result T, _ error) {
-	loop := op.core.statements.Start(ctx, string(metrics.OpStatement))
+	loop := op.core.tuned.Load().statements.Start(ctx, string(metrics.OpStatement))
 	waitCtx := withOperation(ctx, &op)
 	refreshes, returned := 0, true
 	defer func() {

@@ -157,10 +157,11 @@ func (c *core) retrierFor(opts TxOptions) (*policy.Retrier, error) {
 	if opts.Commit > NoCheck {
 		return nil, fmt.Errorf("retrypg: TxOptions.Commit %d: XID, Ledger or NoCheck is needed", opts.Commit)
 	}
+	t := c.tuned.Load()
 	if opts.MaxAttempts == 0 && opts.MaxElapsed == 0 {
-		return c.transactions, nil
+		return t.transactions, nil
 	}
-	p, err := limited(c.backoff, orDefault(opts.MaxAttempts, c.set.maxAttempts), orDefault(opts.MaxElapsed, c.set.maxElapsed))
+	p, err := limited(t.backoff, orDefault(opts.MaxAttempts, t.set.maxAttempts), orDefault(opts.MaxElapsed, t.set.maxElapsed))
 	if err != nil {
 		return nil, fmt.Errorf("retrypg: TxOptions: %w", err)
 	}

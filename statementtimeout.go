@@ -1,0 +1,52 @@
+package retrypg
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// statementTimeoutError says that the answer to a statement of a caller without a deadline took longer than
+// retry_statement_timeout. It matches context.DeadlineExceeded.
+type statementTimeoutError struct{ limit time.Duration }
+
+func (e *statementTimeoutError) Error() string {
+	return fmt.Sprintf("no answer within retry_statement_timeout (%v)", e.limit)
+}
+
+// Is reports whether target is context.DeadlineExceeded.
+func (*statementTimeoutError) Is(target error) bool { return target == context.DeadlineExceeded }
+
+// bounded returns the context of a statement: that of the caller, or one that ends by retry_statement_timeout where the
+// caller's has no deadline. cancel, which is nil where it is the caller's, releases it once the rows have been read.
+func (c *core) bounded(ctx context.Context) (_ context.Context, cancel context.CancelFunc) {
+	if c == nil {
+		return ctx, nil
+	}
+	limit := c.tuned.Load().set.statementTimeout
+	if limit <= 0 {
+		return ctx, nil
+	}
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, nil
+	}
+	return context.WithTimeoutCause(ctx, limit, &statementTimeoutError{limit: limit})
+}
+
+// timedOut tells of retry_statement_timeout in the error of a statement that it ended.
+func timedOut(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() == nil {
+		return err
+	}
+	if cause, ok := context.Cause(ctx).(*statementTimeoutError); ok {
+		return fmt.Errorf("%w: %w", cause, err)
+	}
+	return err
+}
+
+// release calls cancel if there is something to be released.
+func release(cancel context.CancelFunc) {
+	if cancel != nil {
+		cancel()
+	}
+}
