@@ -31,7 +31,7 @@ type core struct {
 	hosts     endpoint.Hosts
 	order     endpoint.Order
 	watch     *endpoint.Watch
-	locate    func(ctx context.Context, avoid string) (addr string, err error) // a server of the role; see locator
+	locate    func(ctx context.Context, skip string) (addr string, err error) // a server of the role; see locator
 	heals     func(error) bool                                                 // what waiting heals; the gate asks it
 	breaker   *breaker.Breaker                                                 // nil: none
 	budget    *policy.Budget                                                   // nil: none

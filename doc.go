@@ -9,13 +9,16 @@
 //
 // Connecting. A connection attempt is repeated for as long as waiting can heal its failure: the server is not there,
 // starts up, shuts down, recovers, is full, has the wrong role for target_session_attrs, or its name cannot be resolved.
-// One caller tries for all; the others wait for its success, each within its own context. See [Connector.Connect].
+// One caller in the process tries for all handles on a server; the others wait for its success, each within its own context.
+// Of several hosts the one that was last connected to is tried first, and one that says nothing for 250 ms is left for another
+// that answers. See [Connector.Connect].
 //
 // BEGIN, Prepare, and a statement of which nothing was sent. They have had no effect, so they go to another connection.
 //
-// A statement outside of a transaction that the server has answered with an ERROR by which it was rolled back: a
+// A statement outside of a transaction that the server has answered with an error by which it was rolled back: a
 // serialization failure or deadlock (SQLSTATE class 40; after a backoff), a stale cached plan or a missing prepared
-// statement (at once, twice at most). It must be one plain SELECT, INSERT, UPDATE, DELETE, MERGE, WITH, VALUES or TABLE, and
+// statement (at once, twice at most), and, over another connection, that its server process is terminated (57P01) or
+// that its server is a standby now (25006 and its like; database/sql allows three connections in all). It must be one plain SELECT, INSERT, UPDATE, DELETE, MERGE, WITH, VALUES or TABLE, and
 // must not have delivered a row. It is judged by the text that it was given: the name of a prepared statement must not
 // read like a statement ("select x"), as pgx sends what was prepared under it.
 //
@@ -24,7 +27,8 @@
 //
 // # What is never repeated
 //
-//   - A statement that may have run: it was sent, and the connection broke before the answer.
+//   - A statement that may have run: it was sent, and the connection broke before the answer. With a context of [Idempotent]
+//     it is.
 //   - A transaction whose COMMIT was sent, unless it was certainly not applied: the answer says so or, without an answer,
 //     the server that is asked afterwards. Where it cannot tell, the error matches [ErrCommitUnknown].
 //   - A query that has delivered a row.
@@ -32,7 +36,7 @@
 //     text of which that cannot be told for certain: parts of these may have been committed. Nor a statement with a
 //     pgx.QueryRewriter other than named arguments: it sends another text.
 //   - A statement inside of a transaction: only the whole transaction can be run again.
-//   - What the caller's context ended.
+//   - What the caller's context ended, and what it marks with [NoRetry].
 //   - What a second try cannot heal: a wrong password, a missing database or privilege, refused or invalid TLS, a violated
 //     constraint, wrong SQL, and every error that is not of the database.
 //
@@ -59,6 +63,20 @@
 //     server. Neither is connecting, where one caller tries for all.
 //  5. The wait, and the attempt, with its span, otelsql's, and pgx below it. Transactions and the calls of a [Pool] hold no
 //     connection while they wait; a single statement of database/sql keeps the one that it has.
+//
+// # Servers that change
+//
+// A server that turns out to be a standby, by the error of a statement that only a primary can run, is fenced: all connections to
+// it are dropped, each before it is used again. So is one that falls silent, where the DSN has several hosts and
+// target_session_attrs=read-write or primary: when an answer is 500 ms overdue the server is asked for a sign of life, and when
+// that does not come within another 500 ms and another host is the primary, the statements that wait for it are ended. A server
+// that works on a long statement answers, and is not asked oftener than the time doubles.
+//
+// A server that nobody else can take the place of is waited for. A dead peer is found by the TCP options of every connection
+// within about 11 s. They do not find a process that is stopped on a machine that lives: there only a deadline helps, or
+// retry_statement_timeout.
+//
+// [Connector.Reconfigure] and [Pool.Reconfigure] change when something is tried again while the handle is in use.
 //
 // # Errors
 //
@@ -223,7 +241,8 @@
 // Drivers, connectors, pools, policies, budgets and breakers are safe for concurrent use. A [Conn], and a transaction with
 // the calls of WithTx nested in it, are for one goroutine at a time. Callbacks run on the goroutine of the operation that
 // they tell of, never under a lock, and their panics go on through it. The package starts no goroutine that outlives its
-// call. pgx does: it closes a connection on which a statement was cut short on a goroutine of its own, for up to 15 s.
+// call, but for the one that watches over connections to several hosts, which ends with the last of them or with Close. pgx
+// does: it closes a connection on which a statement was cut short on a goroutine of its own, for up to 15 s.
 //
 // # More
 //

@@ -3,6 +3,7 @@ package retrypg
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"path/filepath"
 	"slices"
 	"time"
@@ -74,21 +75,30 @@ func dialled(pc *pgconn.PgConn) string {
 	return ""
 }
 
-// raceHosts makes attempts at all hosts of cfg, and at all addresses of each, until one succeeds: one that does not answer
-// does not keep the others waiting. The names are looked up anew.
-func raceHosts[T any](ctx context.Context, cfg *pgx.ConnConfig, order *endpoint.Order, connect func(context.Context, *pgx.ConnConfig) (T, error), discard func(T)) (T, error) {
+// raceHosts makes attempts at all hosts of cfg, and at all addresses of each but skip, until one succeeds: one that does not
+// answer does not keep the others waiting. The names are looked up anew.
+func raceHosts[T any](ctx context.Context, cfg *pgx.ConnConfig, order *endpoint.Order, skip string, connect func(context.Context, *pgx.ConnConfig) (T, error), discard func(T)) (T, error) {
 	hosts := endpoint.Sorted(order, hostsOf(&cfg.Config), func(h host) (string, uint16) { return h.name, h.port })
 	return endpoint.Race(ctx, len(hosts), hostStagger, func(ctx context.Context, i int) (T, error) {
 		one := cfg.Copy()
 		hosts[i].aim(&one.Config)
+		var none T
 		if filepath.IsAbs(one.Host) {
+			if _, addr := pgconn.NetworkAddress(one.Host, one.Port); addr == skip {
+				return none, errSkipped
+			}
 			return connect(ctx, one)
 		}
 		addrs, err := cfg.LookupFunc(ctx, one.Host)
 		if err != nil || len(addrs) == 0 {
 			return connect(ctx, one) // whose error says so in pgx's words
 		}
-		addrs = order.Resolved(one.Host, one.Port, addrs)
+		addrs = slices.DeleteFunc(order.Resolved(one.Host, one.Port, addrs), func(addr string) bool {
+			return endpoint.WithPort(addr, one.Port) == skip
+		})
+		if len(addrs) == 0 {
+			return none, errSkipped
+		}
 		return endpoint.Race(ctx, len(addrs), hostStagger, func(ctx context.Context, j int) (T, error) {
 			one := one.Copy()
 			one.LookupFunc = func(context.Context, string) ([]string, error) { return addrs[j : j+1], nil }
@@ -96,6 +106,9 @@ func raceHosts[T any](ctx context.Context, cfg *pgx.ConnConfig, order *endpoint.
 		}, discard)
 	}, discard)
 }
+
+// errSkipped is the error of a host that is not wanted.
+var errSkipped = errors.New("left out, as it is silent")
 
 // connectHooks are the user's functions around connecting; each may be nil.
 type connectHooks struct {
@@ -147,7 +160,7 @@ func primaryDialer(cfg *pgx.ConnConfig, order *endpoint.Order, hooks connectHook
 		if err != nil {
 			return nil, err
 		}
-		return raceHosts(ctx, cfg, order, func(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) {
+		return raceHosts(ctx, cfg, order, "", func(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) {
 			conn, err := pgx.ConnectConfig(ctx, cfg)
 			if err != nil || hooks.after == nil {
 				return conn, err
@@ -161,21 +174,17 @@ func primaryDialer(cfg *pgx.ConnConfig, order *endpoint.Order, hooks connectHook
 	}
 }
 
-// locator returns what finds out which of the hosts of cfg answers, in the role that cfg asks for. The one at avoid, if not
-// empty, is tried last.
-func locator(cfg *pgx.ConnConfig, order *endpoint.Order, hooks connectHooks) func(ctx context.Context, avoid string) (string, error) {
+// locator returns what finds out which of the hosts of cfg answers, in the role that cfg asks for, but for the one at skip.
+func locator(cfg *pgx.ConnConfig, order *endpoint.Order, hooks connectHooks) func(ctx context.Context, skip string) (string, error) {
 	cfg = cfg.Copy()
 	cfg.AfterConnect = nil
-	return func(ctx context.Context, avoid string) (string, error) {
+	return func(ctx context.Context, skip string) (string, error) {
 		ctx = unwatched(ctx)
 		cfg, err := hooks.prepared(ctx, cfg)
 		if err != nil {
 			return "", err
 		}
-		if avoid != "" {
-			order.Avoid(avoid)
-		}
-		conn, err := raceHosts(ctx, cfg, order, func(ctx context.Context, cfg *pgx.ConnConfig) (*pgconn.PgConn, error) {
+		conn, err := raceHosts(ctx, cfg, order, skip, func(ctx context.Context, cfg *pgx.ConnConfig) (*pgconn.PgConn, error) {
 			return pgconn.ConnectConfig(ctx, &cfg.Config)
 		}, func(conn *pgconn.PgConn) { _ = conn.Close(ended) })
 		if err != nil {

@@ -20,13 +20,8 @@ const (
 	answerLock = 12
 )
 
-// watchful are parameters of the server by which it soon gives up a client that has vanished: after about 3 s of silence, or
-// 2 s after it has sent something that is not acknowledged. A statement that is under way does not look at its client, but
-// for the last of them.
-var watchful = []string{
-	"tcp_keepalives_idle=1", "tcp_keepalives_interval=1", "tcp_keepalives_count=2",
-	"options=-c tcp_user_timeout=2000 -c client_connection_check_interval=500",
-}
+// watchful makes the server look for its client as often as the client for the server.
+var watchful = []string{"tcp_server_side=on"}
 
 // vanishing are the states in which a client vanishes, with a locked row. busy is what it runs then, if it does.
 var vanishing = []struct{ name, busy string }{

@@ -70,7 +70,7 @@ func (o *Order) Resolved(name string, port uint16, addrs []string) []string {
 	if _, ok := o.names[name]; ok || len(o.names) < maxHosts {
 		o.names[name] = slices.Clone(addrs)
 	}
-	return inOrder(o, addrs, func(addr string) int { return o.rankLocked(withPort(addr, port)) })
+	return inOrder(o, addrs, func(addr string) int { return o.rankLocked(WithPort(addr, port)) })
 }
 
 // Several reports whether a name led to more than one address when it was looked up last.
@@ -88,11 +88,11 @@ func Sorted[T any](o *Order, hosts []T, name func(T) (string, uint16)) []T {
 		name, port := name(host)
 		addrs := o.names[name]
 		if len(addrs) == 0 {
-			return o.rankLocked(withPort(name, port))
+			return o.rankLocked(WithPort(name, port))
 		}
 		best := avoided
 		for _, a := range addrs {
-			best = min(best, o.rankLocked(withPort(a, port)))
+			best = min(best, o.rankLocked(WithPort(a, port)))
 		}
 		return best
 	})
@@ -127,8 +127,8 @@ func (o *Order) rankLocked(addr string) int {
 	return asGiven
 }
 
-// withPort is the address that is dialled for a host of a configuration, as pgconn.NetworkAddress has it.
-func withPort(addr string, port uint16) string {
+// WithPort is the address that is dialled for a host of a configuration, as pgconn.NetworkAddress has it.
+func WithPort(addr string, port uint16) string {
 	if strings.HasPrefix(addr, "/") {
 		return filepath.Join(addr, ".s.PGSQL.") + strconv.Itoa(int(port))
 	}

@@ -79,8 +79,8 @@ func TestWhatIsAvoidedIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var o Order
 		for i := range 3 * maxHosts {
-			o.Avoid(withPort("10.0.0.1", uint16(i)))
-			o.Resolved(withPort("name", uint16(i)), 1, []string{"10.0.0.1"})
+			o.Avoid(WithPort("10.0.0.1", uint16(i)))
+			o.Resolved(WithPort("name", uint16(i)), 1, []string{"10.0.0.1"})
 		}
 		require.LessOrEqual(t, len(o.avoided), maxHosts)
 		require.LessOrEqual(t, len(o.names), maxHosts)

@@ -13,6 +13,9 @@ const (
 	// overdue is how long an answer is awaited before the server is asked for a sign of life. Chosen: longer than most
 	// statements take, and short beside what detecting a failure takes the cluster itself.
 	overdue = 500 * time.Millisecond
+	// maxFind bounds one search for another server, of which there may be one soon that was not when it began. Chosen: what
+	// connecting takes over a long way, several times.
+	maxFind = 2 * time.Second
 	// maxBetweenSigns caps the time between two questions for a sign of life to a server that works on a long statement
 	// and answers them. Between them lies half of the time that the statement has taken.
 	maxBetweenSigns = 5 * time.Second
@@ -27,8 +30,8 @@ type WatchOptions struct {
 	FailOver bool
 	// Alive asks the server at an address for a sign of life.
 	Alive func(ctx context.Context, network, addr string) bool
-	// Find connects to a server of the role that is looked for, the one at addr last, and returns the address of that which
-	// it found.
+	// Find connects to a server of the role that is looked for, other than the one at addr, and returns the address of that
+	// which it found.
 	Find func(ctx context.Context, addr string) (found string, err error)
 	// Silent is told that the server at addr is silent while another one, at found, is what is looked for. established says
 	// that it was so in the midst of statements.
@@ -167,9 +170,7 @@ func (w *Watch) ask(ctx context.Context, l *Line) {
 	began, found := time.Now(), ""
 	alive := l.isEstablished() && w.alive(ctx, l)
 	if !alive {
-		if addr, err := w.opts.Find(ctx, l.addr); err == nil && addr != "" && addr != l.addr {
-			found = addr
-		}
+		found = w.find(ctx, l)
 	}
 	ended, established := w.answered(l, began, alive, found)
 	if len(ended) == 0 {
@@ -180,6 +181,16 @@ func (w *Watch) ask(ctx context.Context, l *Line) {
 	for _, l := range ended {
 		l.cut(err)
 	}
+}
+
+// find returns the address of another server of the role that is looked for, or "".
+func (w *Watch) find(ctx context.Context, l *Line) string {
+	ctx, cancel := context.WithTimeout(ctx, maxFind)
+	defer cancel()
+	if addr, err := w.opts.Find(ctx, l.addr); err == nil && addr != l.addr {
+		return addr
+	}
+	return ""
 }
 
 func (w *Watch) alive(ctx context.Context, l *Line) bool {
