@@ -32,9 +32,9 @@ type core struct {
 	order     endpoint.Order
 	watch     *endpoint.Watch
 	locate    func(ctx context.Context, skip string) (addr string, err error) // a server of the role; see locator
-	heals     func(error) bool                                                 // what waiting heals; the gate asks it
-	breaker   *breaker.Breaker                                                 // nil: none
-	budget    *policy.Budget                                                   // nil: none
+	heals     func(error) bool                                                // what waiting heals; the gate asks it
+	breaker   *breaker.Breaker                                                // nil: none
+	budget    *policy.Budget                                                  // nil: none
 	rec       *metrics.Recorder
 	log       *metrics.Logger
 

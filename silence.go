@@ -2,6 +2,7 @@ package retrypg
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -58,7 +59,8 @@ func (c *core) watchServers(cfg *pgx.ConnConfig, hooks connectHooks) {
 		nc, err := insistently(ctx, network, addr)
 		if err != nil {
 			line.End()
-			if silent, ok := context.Cause(ctx).(*silentError); ok {
+			var silent *silentError
+			if errors.As(context.Cause(ctx), &silent) {
 				return nil, silent
 			}
 			return nil, err

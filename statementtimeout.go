@@ -2,6 +2,7 @@ package retrypg
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -38,7 +39,8 @@ func timedOut(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() == nil {
 		return err
 	}
-	if cause, ok := context.Cause(ctx).(*statementTimeoutError); ok {
+	var cause *statementTimeoutError
+	if errors.As(context.Cause(ctx), &cause) {
 		return fmt.Errorf("%w: %w", cause, err)
 	}
 	return err

@@ -7,18 +7,6 @@ import (
 	"github.com/retrypg/retrypg/policy"
 )
 
-// TuningOption is an Option that Reconfigure takes too: it changes when something is tried again and how long is waited, not
-// what a connection is made of.
-type TuningOption interface {
-	Option
-	tuning()
-}
-
-type tuningFunc func(*settings)
-
-func (f tuningFunc) apply(s *settings) { f(s) }
-func (tuningFunc) tuning()             {}
-
 // tuning is what Reconfigure changes. It is swapped as a whole, so that an operation sees all of a change or nothing of it,
 // and is not changed itself.
 type tuning struct {

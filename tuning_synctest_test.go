@@ -101,18 +101,22 @@ func TestRowsMayBeReadUntilTheStatementTimeout(t *testing.T) {
 			Columns: func(string) []script.Column { return answer.Columns },
 		})), WithStatementTimeout(5*time.Second))
 		for range 3 {
-			rows, err := db.QueryContext(t.Context(), "select n from t")
-			require.NoError(t, err)
-			time.Sleep(4 * time.Second)
-			n := 0
-			for rows.Next() {
-				n++
-			}
-			require.NoError(t, rows.Err())
-			require.NoError(t, rows.Close())
-			require.Equal(t, 3, n)
+			require.Equal(t, 3, slowly(t, db))
 		}
 	})
+}
+
+// slowly counts the rows of a query, of which it reads the first after 4 s.
+func slowly(t *testing.T, db *sql.DB) (n int) {
+	rows, err := db.QueryContext(t.Context(), "select n from t")
+	require.NoError(t, err)
+	defer rows.Close()
+	time.Sleep(4 * time.Second)
+	for rows.Next() {
+		n++
+	}
+	require.NoError(t, rows.Err())
+	return n
 }
 
 func TestAConnectionIsPingedAfterTheTimeThatIsSet(t *testing.T) {
