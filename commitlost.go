@@ -82,13 +82,6 @@ func (c *core) dialWith(cfg *pgx.ConnConfig, dial func(context.Context) (*pgx.Co
 	c.resolver = outcome.NewResolver(c.openPrimary)
 }
 
-// needsPrimary reports whether cfg connects to a primary only.
-func needsPrimary(cfg *pgx.ConnConfig) bool {
-	validate := codeOf(cfg.ValidateConnect)
-	return validate == codeOf(pgconn.ValidateConnectTargetSessionAttrsPrimary) ||
-		validate == codeOf(pgconn.ValidateConnectTargetSessionAttrsReadWrite)
-}
-
 // openPrimary connects to a primary, however many attempts that takes, within ctx, which is that of a check and heeds Close.
 // The breaker is not asked: it is there to keep load from a server in trouble, and this is one connection.
 func (c *core) openPrimary(ctx context.Context) (conn *pgx.Conn, err error) {

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"weak"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -127,16 +129,32 @@ func (c *core) observeGate(gate *endpoint.Gate) {
 		c.unobserve()
 	}
 	c.gate = gate
-	c.unobserve = gate.Observe(endpoint.Observer{Down: c.serverDown, Up: c.serverUp})
+	// A gate may outlive a core that nobody closes, as that of ConfigurePool.
+	weakly := weak.Make(c)
+	c.unobserve = gate.Observe(endpoint.Observer{
+		Down: func(err error) {
+			if c := weakly.Value(); c != nil {
+				c.serverDown(err)
+			}
+		},
+		Up: func(after time.Duration, attempts int) {
+			if c := weakly.Value(); c != nil {
+				c.serverUp(after, attempts)
+			}
+		},
+	})
+	runtime.AddCleanup(c, func(stop func()) { stop() }, c.unobserve)
 }
 
 // shareGate makes the core use the gate that all handles of this process share which lead to the same servers with the same
 // rights. What a user's functions do to a connection nobody can compare: where there are some, the gate is the core's own.
 func (c *core) shareGate(cfg *pgx.ConnConfig, hooks connectHooks, plain bool) {
-	if !plain || hooks.before != nil || hooks.after != nil || cfg.AfterConnect != nil || cfg.AfterNetConnect != nil {
+	role, known := roleOf(cfg)
+	if !plain || !known || hooks.before != nil || hooks.after != nil || cfg.AfterConnect != nil || cfg.AfterNetConnect != nil {
 		return
 	}
-	key := []string{cfg.User, cfg.Database, fmt.Sprint(codeOf(cfg.ValidateConnect))}
+	// With the timeout: one who gives up early must not be the one who looks for those who are patient.
+	key := []string{cfg.User, cfg.Database, role, cfg.ConnectTimeout.String()}
 	for _, h := range hostsOf(&cfg.Config) {
 		key = append(key, h.name, strconv.Itoa(int(h.port)), strconv.FormatBool(h.tls != nil))
 	}

@@ -197,6 +197,30 @@ func locator(cfg *pgx.ConnConfig, order *endpoint.Order, hooks connectHooks) fun
 	}
 }
 
+// roles are the target_session_attrs that pgx knows, by the function that checks each.
+var roles = map[uintptr]string{
+	codeOf(pgconn.ValidateConnectTargetSessionAttrsReadWrite):     "read-write",
+	codeOf(pgconn.ValidateConnectTargetSessionAttrsReadOnly):      "read-only",
+	codeOf(pgconn.ValidateConnectTargetSessionAttrsPrimary):       "primary",
+	codeOf(pgconn.ValidateConnectTargetSessionAttrsStandby):       "standby",
+	codeOf(pgconn.ValidateConnectTargetSessionAttrsPreferStandby): "prefer-standby",
+}
+
+// roleOf returns the role that cfg asks for. It is not known where a function of the user's checks it.
+func roleOf(cfg *pgx.ConnConfig) (role string, known bool) {
+	if cfg.ValidateConnect == nil {
+		return "any", true
+	}
+	role, known = roles[codeOf(cfg.ValidateConnect)]
+	return role, known
+}
+
+// needsPrimary reports whether cfg connects to a primary only.
+func needsPrimary(cfg *pgx.ConnConfig) bool {
+	role, _ := roleOf(cfg)
+	return role == "primary" || role == "read-write"
+}
+
 // toPrimary returns a copy of cfg for a connection to a primary, whatever role cfg asks for. One attempt at one host is
 // bounded, also where cfg is another's.
 func toPrimary(cfg *pgx.ConnConfig) *pgx.ConnConfig {

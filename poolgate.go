@@ -47,7 +47,7 @@ func (c *core) awaitServer(ctx context.Context) error {
 // addSecondRound makes one connection attempt with cfg, which is its own, go through the hosts twice.
 func (c *core) addSecondRound(cfg *pgconn.Config) {
 	entries := append([]*pgconn.FallbackConfig{{Host: cfg.Host, Port: cfg.Port, TLSConfig: cfg.TLSConfig}}, cfg.Fallbacks...)
-	r := &rounds{core: c, cfg: cfg, dial: cfg.DialFunc, timeout: cfg.ConnectTimeout}
+	r := &rounds{core: c, dial: cfg.DialFunc, timeout: cfg.ConnectTimeout}
 	for _, e := range entries {
 		if filepath.IsAbs(e.Host) {
 			r.first++
@@ -68,6 +68,16 @@ func (c *core) addSecondRound(cfg *pgconn.Config) {
 		return addrs, err
 	}
 	cfg.DialFunc = r.next
+	afterNetConnect := cfg.AfterNetConnect
+	cfg.AfterNetConnect = func(ctx context.Context, copied *pgconn.Config, nc net.Conn) (net.Conn, error) {
+		if c.serverSideRefused.Load() { // in the first round
+			c.removeServerSide(copied)
+		}
+		if afterNetConnect != nil {
+			return afterNetConnect(ctx, copied, nc)
+		}
+		return nc, nil
+	}
 	afterConnect := cfg.AfterConnect
 	cfg.AfterConnect = func(ctx context.Context, pc *pgconn.PgConn) error {
 		r.connected.Store(true)
@@ -82,7 +92,6 @@ func (c *core) addSecondRound(cfg *pgconn.Config) {
 // rounds is one attempt to connect, which goes through the hosts twice. It is used by one goroutine until it has connected.
 type rounds struct {
 	core    *core
-	cfg     *pgconn.Config
 	dial    pgconn.DialFunc
 	timeout time.Duration // of one connection
 	names   int           // names of the first round that have not been looked up yet
@@ -102,9 +111,6 @@ func (r *rounds) next(ctx context.Context, network, addr string) (net.Conn, erro
 	if r.dials++; r.dials == r.first+1 {
 		if err := r.core.awaitServer(ctx); err != nil {
 			return nil, err
-		}
-		if r.core.serverSideRefused.Load() {
-			r.core.removeServerSide(r.cfg)
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)

@@ -138,10 +138,14 @@ func (g *Gate) Do(ctx context.Context, how Call, attempt func(context.Context) e
 			// What the caller's own end cut short says nothing of the server.
 			return c.ended(ctx, err)
 		}
-		if !errors.Is(err, ErrDown) {
+		away := errors.Is(err, ErrDown)
+		if !away {
 			g.failed(err)
 		}
-		if how.Once {
+		switch {
+		case how.Once && away:
+			return c.exhausted(policy.StopNotRetryable, nil, nil)
+		case how.Once:
 			return err
 		}
 	} else if how.Once && g.isProbed() {
