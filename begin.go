@@ -45,6 +45,12 @@ const (
 // statement of the transaction can notice that: any query takes the snapshot of a REPEATABLE READ or SERIALIZABLE
 // transaction, which the caller's first query is to take, after a LOCK TABLE say. Those are asked before their COMMIT.
 func (c *core) beginTx(ctx context.Context, conn *pgx.Conn, l *link, o pgx.TxOptions, w txWishes) error {
+	ctx, cancel := c.bounded(ctx)
+	defer release(cancel)
+	return timedOut(ctx, c.sendBegin(ctx, conn, l, o, w))
+}
+
+func (c *core) sendBegin(ctx context.Context, conn *pgx.Conn, l *link, o pgx.TxOptions, w txWishes) error {
 	l.begin()
 	if w.check == 0 {
 		w.check = c.set.commitCheck

@@ -117,7 +117,10 @@ func settle(ctx context.Context, c *core, conn *pgx.Conn, l *link, query string,
 		}
 	}
 	if v == verdictNone {
-		v, err = commit(ctx, conn, l, query)
+		bounded, cancel := c.bounded(ctx)
+		v, err = commit(bounded, conn, l, query)
+		err = timedOut(bounded, err)
+		release(cancel)
 	}
 	if n := l.answer.unreplicated; n != nil && v == verdictCommitted {
 		c.tellUnreplicated(ctx, n)

@@ -57,6 +57,9 @@ func (t *connTx) sending(ctx context.Context, sql string, args bool) error {
 
 // bounded returns the context of a query. That of the one before is of no use any more: its rows have been read.
 func (t *connTx) bounded(ctx context.Context) context.Context {
+	if t.conn.PgConn().IsBusy() {
+		return ctx // rows are open: pgx will say so
+	}
 	release(t.release)
 	ctx, t.release = t.link.core.bounded(ctx)
 	return ctx

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -155,6 +157,11 @@ func (c *core) shareGate(cfg *pgx.ConnConfig, hooks connectHooks, plain bool) {
 	}
 	// With the timeout: one who gives up early must not be the one who looks for those who are patient.
 	key := []string{cfg.User, cfg.Database, role, cfg.ConnectTimeout.String()}
+	for _, name := range slices.Sorted(maps.Keys(cfg.RuntimeParams)) {
+		if name != "application_name" {
+			key = append(key, name, cfg.RuntimeParams[name])
+		}
+	}
 	for _, h := range hostsOf(&cfg.Config) {
 		key = append(key, h.name, strconv.Itoa(int(h.port)), strconv.FormatBool(h.tls != nil))
 	}
@@ -243,9 +250,8 @@ func (c *core) reachThrough(ctx context.Context, gate *endpoint.Gate, kind metri
 		}
 		defer permit.Ignore() // of no effect once something was reported
 		t = op.attempt(ctx)
-		refused := c.serverSideRefused.Load()
 		err := attempt(t.ctx)
-		if err != nil && !refused && c.serverSideRefused.Load() {
+		if c.refusesServerSide(err) {
 			err = attempt(t.ctx) // without what was refused
 		}
 		again := err != nil && (c.heals(err) || errors.Is(err, endpoint.ErrDown)) && !endpoint.Over(ctx)
@@ -354,7 +360,7 @@ func (c *core) prepareConfig(cfg *pgx.ConnConfig, hooks connectHooks, plain bool
 	c.tracer, c.connectTimeout = cfg.Tracer, cfg.ConnectTimeout
 	cfg.DialFunc = transport.Dialer(c.set.transport(), cfg.ConnectTimeout, cfg.DialFunc)
 	c.shareGate(cfg, hooks, plain)
-	c.watchServers(cfg, hooks)
+	c.watchServers(cfg, hooks, plain)
 	afterConnect := cfg.AfterConnect
 	cfg.AfterConnect = func(ctx context.Context, pc *pgconn.PgConn) error {
 		if wire := transport.From(pc.Conn()); wire != nil {

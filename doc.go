@@ -17,8 +17,8 @@
 //
 // A statement outside of a transaction that the server has answered with an error by which it was rolled back: a
 // serialization failure or deadlock (SQLSTATE class 40; after a backoff), a stale cached plan or a missing prepared
-// statement (at once, twice at most), and, over another connection, that its server process is terminated (57P01) or
-// that its server is a standby now (25006 and its like; database/sql allows three connections in all). It must be one plain SELECT, INSERT, UPDATE, DELETE, MERGE, WITH, VALUES or TABLE, and
+// statement (at once, twice at most), and, over another connection, that its server process is terminated (57P01;
+// Exec without arguments only, where the protocol shows that nothing was committed) or that its server is a standby now (25006 and its like; database/sql allows three connections in all). It must be one plain SELECT, INSERT, UPDATE, DELETE, MERGE, WITH, VALUES or TABLE, and
 // must not have delivered a row. It is judged by the text that it was given: the name of a prepared statement must not
 // read like a statement ("select x"), as pgx sends what was prepared under it.
 //
@@ -81,7 +81,8 @@
 // # Errors
 //
 // What the driver returns for statements, BEGIN and COMMIT is the error of pgx, not wrapped, also after several attempts:
-// code that asserts *pgconn.PgError works as on plain pgx. Errors of our own are [*CommitUnknownError], [ErrTxEnded] of the
+// code that asserts *pgconn.PgError works as on plain pgx. Wrapped is only what database/sql was asked to send over another
+// connection, where it has none: the third time, or on a pinned sql.Conn. Errors of our own are [*CommitUnknownError], [ErrTxEnded] of the
 // Commit that follows a ROLLBACK sent as text, *breaker.OpenError, and texts that begin with "retrypg:" for mistakes in the
 // use, such as a connection that is busy with open rows. In a transaction and on a pinned sql.Conn, driver.ErrBadConn never
 // stands in place of the reason.

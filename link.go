@@ -171,9 +171,19 @@ func (l *link) lives(ctx context.Context, c *core, ping bool) bool {
 			ping = true
 		}
 	}
-	if ping && l.pg.Ping(ctx) != nil {
+	if ping && !l.answersPing(ctx, c) {
 		c.evicted(ctx, "ping")
 		return false
 	}
 	return true
+}
+
+// answersPing pings. The server may take as long as for a new connection, which would take the place of this one.
+func (l *link) answersPing(ctx context.Context, c *core) bool {
+	if c.connectTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.connectTimeout)
+		defer cancel()
+	}
+	return l.pg.Ping(ctx) == nil
 }

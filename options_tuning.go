@@ -58,8 +58,9 @@ func WithConnectMaxElapsed(d time.Duration) TuningOption {
 }
 
 // WithStatementTimeout bounds statements whose context has no deadline: from sending one to its last row, in transactions
-// too. What is over then is ended like by a deadline of the caller's: the connection is closed, and of an autocommit statement that
-// changes data nobody knows whether it took effect. It does not bound COMMIT, COPY and batches. Zero or Off, the default: no bound. It
+// too. What is over then is ended: the connection is closed, and of an autocommit statement that changes data nobody knows whether
+// it took effect; WithTx runs the transaction again. A COMMIT that takes longer is asked about like one whose answer was lost. It does
+// not bound COPY and batches. Zero or Off, the default: no bound. It
 // is the client's time, unlike PostgreSQL's statement_timeout, and also ends the wait for a server that says nothing any more.
 func WithStatementTimeout(d time.Duration) TuningOption {
 	return tuningFunc(func(s *settings) { s.statementTimeout = d })

@@ -17,8 +17,9 @@ func NoRetry(ctx context.Context) context.Context {
 // connection was lost and nobody knows whether they took effect: the caller says that running them twice is as good as once,
 // as with a SELECT without side effects, an upsert that sets values, or a DELETE by key. Such a retry is charged to the budget.
 // A rows-returning statement is not sent again once it has delivered a row. With database/sql it holds for statements of a
-// *sql.DB and for the first one on a *sql.Conn, at most three times in all; with Pool for Exec, Query and QueryRow. It has
-// no effect in a transaction, nor on WithTx and COMMIT, whose outcome is found out.
+// *sql.DB, at most three times in all (prepared ones twice), after which the error matches driver.ErrBadConn besides the
+// reason; with Pool for Exec, Query and QueryRow. It has no effect on a *sql.Conn, in a transaction, nor on WithTx and COMMIT,
+// whose outcome is found out.
 func Idempotent(ctx context.Context) context.Context {
 	return context.WithValue(ctx, idempotentKey{}, true)
 }

@@ -37,6 +37,8 @@ func classifyNode(err error, ph phase) (Class, weight) {
 		return Class{Retry: retry, Outcome: OutcomeRolledBack, SQLState: c.SQLState, Reason: "commit not applied"}, decisive
 	case *discardedError:
 		return classifyDiscarded(e, ph)
+	case *statementTimeoutError:
+		return Class{Retry: RetryReconnect, Outcome: OutcomeUnknown, Reason: "statement timeout"}, decisive
 	case *greetError:
 		return classifyFirst(e.err, connecting)
 	case *ExhaustedError:

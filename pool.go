@@ -102,7 +102,8 @@ func poolSettings(cfg *pgxpool.Config) (s settings, err error) {
 //
 // What no hook of pgxpool can do is left to NewPool. The Exec, Query and Begin of such a pool are pgxpool's own: they are not
 // run again. pgxpool goes on connecting after a caller has left, so that a place in the pool stays taken for up to
-// retry_connect_max_elapsed while the server is away, and nothing but the callers' deadlines ends their wait for a place. A
+// retry_connect_max_elapsed while the server is away, and nothing but the callers' deadlines ends their wait for a place; Close waits
+// up to a minute for the connections of pool_min_conns that are being opened then. A
 // server that lets connections in of which each then fails, as by an error of AfterConnect, is not waited for. WithPgxTx runs
 // on it with the settings given here, budget, hooks and telemetry included. A circuit breaker is an error.
 func ConfigurePool(cfg *pgxpool.Config, opts ...Option) error {
@@ -149,7 +150,8 @@ func configurePool(cfg *pgxpool.Config, s settings, opts []Option) (*core, error
 			return after != Off && params.IdleDuration > after
 		}
 	}
-	prepare, before := cfg.PrepareConn, cfg.BeforeAcquire //nolint:staticcheck // deprecated, but users set it: pgxpool calls it only where there is no PrepareConn
+	cfg.PingTimeout = orDefault(cfg.PingTimeout, cfg.ConnConfig.ConnectTimeout) // pgxpool's own is none
+	prepare, before := cfg.PrepareConn, cfg.BeforeAcquire                       //nolint:staticcheck // deprecated, but users set it: pgxpool calls it only where there is no PrepareConn
 	cfg.PrepareConn = func(ctx context.Context, conn *pgx.Conn) (bool, error) {
 		switch {
 		case !core.usable(ctx, conn):
@@ -270,12 +272,14 @@ func (p *Pool) try(ctx context.Context, conn *pgxpool.Conn, f func(*pgxpool.Conn
 func (p *Pool) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
 	s := poolStatement{sql: sql, args: args}
 	return runStatement(ctx, p.core, false, s.repeatable, func(ctx context.Context) (tag pgconn.CommandTag, err error) {
+		s.elsewhere = false
 		conn, err := p.onConn(ctx, func(conn *pgxpool.Conn) (err error) {
-			ctx, cancel := p.core.bounded(ctx)
+			bounded, cancel := p.core.bounded(ctx)
 			defer release(cancel)
-			tag, err = conn.Exec(ctx, sql, args...)
-			s.ended(ctx, conn, err, tag)
-			return timedOut(ctx, err)
+			tag, err = conn.Exec(bounded, sql, args...)
+			err = timedOut(bounded, err)
+			s.ended(ctx, conn, err, len(args) == 0, tag) // pgx then takes the simple protocol
+			return err
 		})
 		if err == nil {
 			conn.Release()
@@ -288,23 +292,31 @@ func (p *Pool) Exec(ctx context.Context, sql string, args ...any) (pgconn.Comman
 // run again as by Exec. Errors that come with later rows are the caller's.
 func (p *Pool) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
 	s := poolStatement{sql: sql, args: args}
+	asked := false // an error is the server's answer: as with pgx, its place is in the rows
 	rows, err := runStatement(ctx, p.core, false, s.repeatable, func(ctx context.Context) (pgx.Rows, error) {
+		s.elsewhere, asked = false, false
 		rows := &pooledRows{}
 		conn, err := p.onConn(ctx, func(conn *pgxpool.Conn) (err error) {
-			ctx, rows.release = p.core.bounded(ctx)
-			if rows.Rows, err = conn.Query(ctx, sql, args...); err == nil {
+			var bounded context.Context
+			bounded, rows.release = p.core.bounded(ctx)
+			rows.Rows, err = conn.Query(bounded, sql, args...)
+			if asked = err == nil; asked {
 				err = rows.first()
 			}
 			if err != nil {
+				err = timedOut(bounded, err)
 				release(rows.release)
 			}
-			s.ended(ctx, conn, err, pgconn.CommandTag{})
-			return timedOut(ctx, err)
+			s.ended(ctx, conn, err, false, pgconn.CommandTag{})
+			return err
 		})
 		rows.conn = conn
 		return rows, err
 	})
-	if err != nil {
+	switch {
+	case err != nil && asked:
+		return failedRows{err}, nil
+	case err != nil:
 		return failedRows{err}, err
 	}
 	return rows, nil

@@ -80,8 +80,9 @@ func (c *core) addSecondRound(cfg *pgconn.Config) {
 	}
 	afterConnect := cfg.AfterConnect
 	cfg.AfterConnect = func(ctx context.Context, pc *pgconn.PgConn) error {
-		r.connected.Store(true)
-		r.release()
+		if !r.ready(pc) {
+			return errConnectTimeout
+		}
 		if afterConnect != nil {
 			return afterConnect(ctx, pc)
 		}
@@ -104,10 +105,12 @@ type rounds struct {
 
 // next dials the next address of the two rounds.
 func (r *rounds) next(ctx context.Context, network, addr string) (net.Conn, error) {
-	if r.connected.Load() {
+	if r.connected.Load() || transport.Held(network) {
 		return r.dial(ctx, network, addr)
 	}
-	r.release()
+	if r.bound != nil {
+		r.bound.Stop()
+	}
 	if r.dials++; r.dials == r.first+1 {
 		if err := r.core.awaitServer(ctx); err != nil {
 			return nil, err
@@ -121,15 +124,23 @@ func (r *rounds) next(ctx context.Context, network, addr string) (net.Conn, erro
 		return nil, err
 	}
 	if wire := transport.From(nc); wire != nil {
+		// pgx asks for a cancellation when the check of the role fails, on a goroutine of its own: it is none of the hosts.
+		wire.HoldCancels(true)
 		r.bound = time.AfterFunc(r.timeout-time.Since(began), func() { wire.Sever(errConnectTimeout) })
 	}
 	return nc, nil
 }
 
-func (r *rounds) release() {
-	if r.bound != nil {
-		r.bound.Stop()
+// ready ends the bound on the connection, and reports whether that was in time.
+func (r *rounds) ready(pc *pgconn.PgConn) bool {
+	if r.bound != nil && !r.bound.Stop() {
+		return false
 	}
+	r.connected.Store(true)
+	if wire := transport.From(pc.Conn()); wire != nil {
+		wire.HoldCancels(false)
+	}
+	return true
 }
 
 // errConnectTimeout ends a connection that was not ready for use in time.

@@ -18,8 +18,8 @@ type poolStatement struct {
 }
 
 // ended notes how an attempt ended.
-func (s *poolStatement) ended(ctx context.Context, conn *pgxpool.Conn, err error, tag pgconn.CommandTag) {
-	s.elsewhere = err != nil && ensureLink(conn.Conn().PgConn()).elsewhere(ctx, err, s.sql, s.args, tag)
+func (s *poolStatement) ended(ctx context.Context, conn *pgxpool.Conn, err error, simple bool, tag pgconn.CommandTag) {
+	s.elsewhere = err != nil && ensureLink(conn.Conn().PgConn()).elsewhere(ctx, err, s.sql, s.args, simple, tag)
 }
 
 func (s *poolStatement) repeatable(err error) bool {
@@ -111,15 +111,16 @@ func (r *pooledRow) Scan(dest ...any) error {
 	r.scanned = true
 	s := poolStatement{sql: r.sql, args: r.args}
 	empty, err := runStatement(r.ctx, r.p.core, false, s.repeatable, func(ctx context.Context) (empty bool, err error) {
+		s.elsewhere = false
 		conn, err := r.p.onConn(ctx, func(conn *pgxpool.Conn) error {
-			ctx, cancel := r.p.core.bounded(ctx)
+			bounded, cancel := r.p.core.bounded(ctx)
 			defer release(cancel)
-			err := conn.QueryRow(ctx, r.sql, r.args...).Scan(dest...)
+			err := timedOut(bounded, conn.QueryRow(bounded, r.sql, r.args...).Scan(dest...))
 			if empty = errors.Is(err, pgx.ErrNoRows); empty {
 				return nil // the statement worked
 			}
-			s.ended(ctx, conn, err, pgconn.CommandTag{})
-			return timedOut(ctx, err)
+			s.ended(ctx, conn, err, false, pgconn.CommandTag{})
+			return err
 		})
 		if err == nil {
 			conn.Release()

@@ -1,6 +1,7 @@
 package retrypg
 
 import (
+	"errors"
 	"maps"
 	"strconv"
 	"strings"
@@ -50,16 +51,24 @@ func (c *core) removeServerSide(cfg *pgconn.Config) {
 	}
 }
 
-// noteRefusal notes that a pooler, or a server that is too old, does not take the parameters: it is asked for them no more.
-func (c *core) noteRefusal(err *pgconn.PgError) {
-	if !c.set.serverSideOn || severityOf(err) != "FATAL" {
-		return
+// refusesServerSide reports whether a pooler, or a server that is too old, does not take the parameters.
+func (c *core) refusesServerSide(err error) bool {
+	var pgErr *pgconn.PgError
+	if !c.set.serverSideOn || !errors.As(err, &pgErr) || severityOf(pgErr) != "FATAL" {
+		return false
 	}
 	for name := range c.set.serverSide() {
 		// PgBouncer: "unsupported startup parameter: NAME". PostgreSQL: undefined_object.
-		if strings.Contains(err.Message, name) {
-			c.serverSideRefused.Store(true)
-			return
+		if strings.Contains(pgErr.Message, name) {
+			return true
 		}
+	}
+	return false
+}
+
+// noteRefusal notes that they are refused: they are asked for no more.
+func (c *core) noteRefusal(err *pgconn.PgError) {
+	if c.refusesServerSide(err) {
+		c.serverSideRefused.Store(true)
 	}
 }

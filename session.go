@@ -25,6 +25,7 @@ type session struct {
 	link *link
 
 	release  context.CancelFunc // of the context of the last query, whose rows may be read yet; may be nil
+	prepared bool               // statements may be prepared under their text: without arguments pgx takes the extended protocol for those, else the simple one
 	fresh    bool               // nothing was sent since database/sql took it from its pool: it may be exchanged for another
 	lastUsed time.Time          // when it was checked out last
 	tx       *sessionTx         // the transaction that BeginTx opened on it
@@ -42,8 +43,10 @@ func (s *session) inTx() bool { return s.tx != nil || s.pgx.PgConn().TxStatus() 
 
 // use marks the session as used and returns whether it could have been exchanged for another one until now.
 func (s *session) use() (fresh bool) {
-	release(s.release)
-	s.release = nil
+	if s.release != nil && !s.pgx.PgConn().IsBusy() { // else rows are open, and the new statement is the mistake
+		s.release()
+		s.release = nil
+	}
 	fresh = s.fresh && s.tx == nil
 	s.fresh = false
 	return fresh
@@ -68,12 +71,12 @@ func (s *session) ExecContext(ctx context.Context, query string, argsV []driver.
 	if err := s.sending(ctx, query, len(args) > 0); err != nil {
 		return nil, s.failed(ctx, err, fresh, true)
 	}
-	ctx, cancel := s.core.bounded(ctx)
+	bounded, cancel := s.core.bounded(ctx)
 	defer release(cancel)
-	tag, err := s.pgx.Exec(ctx, query, args...)
+	tag, err := s.pgx.Exec(bounded, query, args...)
 	if err != nil {
-		err = timedOut(ctx, s.failed(ctx, err, fresh, s.link.sentSince(mark)))
-		return nil, s.elsewhere(ctx, err, fresh, query, args, tag)
+		err = timedOut(bounded, s.failed(bounded, err, fresh, s.link.sentSince(mark)))
+		return nil, s.elsewhere(ctx, err, fresh, query, args, len(args) == 0 && !s.prepared, tag)
 	}
 	if s.tx != nil {
 		s.link.sent(tag)
@@ -91,11 +94,12 @@ func (s *session) QueryContext(ctx context.Context, query string, args []driver.
 	if err := s.sending(ctx, query, len(args) > 0); err != nil {
 		return nil, s.failed(ctx, err, fresh, true)
 	}
-	ctx, s.release = s.core.bounded(ctx)
-	rows, err := s.stdConn.QueryContext(ctx, query, args)
+	var bounded context.Context
+	bounded, s.release = s.core.bounded(ctx)
+	rows, err := s.stdConn.QueryContext(bounded, query, args)
 	if err != nil { // pgx has looked for the first row, and there was none
-		err = timedOut(ctx, s.failed(ctx, err, fresh, s.link.sentSince(mark)))
-		return nil, s.elsewhere(ctx, err, fresh, query, valuesOf(args), pgconn.CommandTag{})
+		err = timedOut(bounded, s.failed(bounded, err, fresh, s.link.sentSince(mark)))
+		return nil, s.elsewhere(ctx, err, fresh, query, valuesOf(args), false, pgconn.CommandTag{})
 	}
 	return rows, nil
 }
@@ -110,11 +114,11 @@ func (s *session) PrepareContext(ctx context.Context, query string) (driver.Stmt
 	if err := s.sending(ctx, query, false); err != nil { // its executions are of the same text
 		return nil, s.failed(ctx, err, fresh, true)
 	}
+	s.prepared = true
 	stmt, err := s.stdConn.PrepareContext(ctx, query)
 	if err != nil {
 		return nil, s.failed(ctx, err, fresh, !s.pgx.IsClosed())
 	}
-	s.fresh = fresh // database/sql prepares anew on another connection
 	std, ok := stmt.(*stdlib.Stmt)
 	if !ok {
 		return stmt, nil
@@ -157,9 +161,9 @@ func (s *session) failed(ctx context.Context, err error, fresh, sent bool) error
 }
 
 // elsewhere makes database/sql send a statement again over another connection, where it may, and returns err where not.
-func (s *session) elsewhere(ctx context.Context, err error, fresh bool, query string, args []any, tag pgconn.CommandTag) error {
+func (s *session) elsewhere(ctx context.Context, err error, fresh bool, query string, args []any, simple bool, tag pgconn.CommandTag) error {
 	var discarded *discardedError
-	if !fresh || errors.As(err, &discarded) || !s.link.elsewhere(ctx, err, query, args, tag) {
+	if !fresh || errors.As(err, &discarded) || !s.link.elsewhere(ctx, err, query, args, simple, tag) {
 		return err
 	}
 	unknown := Classify(err).Outcome == OutcomeUnknown

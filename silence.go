@@ -29,7 +29,8 @@ func (*silentError) Timeout() bool { return true }
 func (*silentError) Temporary() bool { return false }
 
 // watchServers makes what cfg connects with be ended when its server falls silent and another one of its hosts answers.
-func (c *core) watchServers(cfg *pgx.ConnConfig, hooks connectHooks) {
+// plain says that they are dialled in the usual way.
+func (c *core) watchServers(cfg *pgx.ConnConfig, hooks connectHooks, plain bool) {
 	c.locate = locator(cfg, &c.order, hooks)
 	dial, several := cfg.DialFunc, len(hostsOf(&cfg.Config)) > 1
 	c.watch = endpoint.NewWatch(c.ctx, endpoint.WatchOptions{
@@ -48,7 +49,10 @@ func (c *core) watchServers(cfg *pgx.ConnConfig, hooks connectHooks) {
 		},
 		Cut: func(addr, found string) error { return &silentError{addr: addr, found: found} },
 	})
-	insistently := c.insistent(dial)
+	insistently := dial
+	if plain {
+		insistently = c.insistent(dial)
+	}
 	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		if ctx.Value(unwatchedKey{}) != nil || !several && !c.order.Several(cfg.Host) {
 			return insistently(ctx, network, addr)

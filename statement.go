@@ -46,13 +46,14 @@ func decideStatement(err error) policy.Decision {
 
 // elsewhere reports whether a statement outside of a transaction, which failed with err on the connection of l, may be sent
 // again over another connection: it was certainly rolled back, or the caller has said that it may run twice. tag is what
-// the server said that it did before it failed, if it said so.
-func (l *link) elsewhere(ctx context.Context, err error, sql string, args []any, tag pgconn.CommandTag) bool {
+// the server said that it did before it failed, if it said so, and known only if it was sent by the simple protocol: pgx
+// drops the tag of the extended one when an error follows it.
+func (l *link) elsewhere(ctx context.Context, err error, sql string, args []any, simple bool, tag pgconn.CommandTag) bool {
 	if ctx.Err() != nil || noRetry(ctx) {
 		return false
 	}
 	var pgErr *pgconn.PgError
-	if errors.As(err, &pgErr) && (l.leftRole(pgErr) || terminated(pgErr) && tag.String() == "") {
+	if errors.As(err, &pgErr) && (l.leftRole(pgErr) || simple && terminated(pgErr) && tag.String() == "") {
 		return rerunnable(sql) && !rewritten(args)
 	}
 	return l.pg.IsClosed() && Classify(err).Retry == RetryReconnect && idempotent(ctx)
@@ -67,7 +68,7 @@ func (l *link) leftRole(err *pgconn.PgError) bool {
 
 // terminated reports whether a FATAL, that the server process is to end, came before the statement that it answers was
 // committed: PostgreSQL (Routine is set) holds interrupts from before the commit record until the command tag is queued
-// (CommitTransaction in xact.c). With the extended protocol the tag is sent before that, so that after it nothing is known.
+// (CommitTransaction in xact.c).
 func terminated(err *pgconn.PgError) bool {
 	return severityOf(err) == "FATAL" && err.Code == "57P01" && err.Routine != ""
 }

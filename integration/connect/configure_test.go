@@ -197,7 +197,8 @@ func TestAConfiguredPoolCancelsStatements(t *testing.T) {
 			return &pgconn.CancelRequestContextWatcherHandler{Conn: pc, DeadlineDelay: limit}
 		}
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	require.NoError(t, pool.Ping(within(t)))
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	_, err := pool.Exec(ctx, "select pg_sleep(60)")
 	require.Equal(t, "57014", retrypg.SQLState(err), "%v", err)

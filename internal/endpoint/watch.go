@@ -167,12 +167,16 @@ func pause(d time.Duration) time.Duration { return min(max(d/2, overdue), maxBet
 
 // ask finds out whether the server of a line is silent while another is what is looked for, and ends its lines if so.
 func (w *Watch) ask(ctx context.Context, l *Line) {
-	began, found := time.Now(), ""
-	alive := l.isEstablished() && w.alive(ctx, l)
+	began, found, established := time.Now(), "", l.isEstablished()
+	alive := established && w.alive(ctx, l)
 	if !alive {
 		found = w.find(ctx, l)
 	}
-	ended, established := w.answered(l, began, alive, found)
+	if found != "" && established && w.alive(ctx, l) {
+		// It was only away for a moment, and what was found may be the same server at another address.
+		alive, found = true, ""
+	}
+	ended := w.answered(l, began, established, alive, found)
 	if len(ended) == 0 {
 		return
 	}
@@ -199,13 +203,14 @@ func (w *Watch) alive(ctx context.Context, l *Line) bool {
 	return w.opts.Alive(ctx, l.network, l.addr)
 }
 
-// answered notes what was found out about the server of a line, and returns the lines that are to end.
-func (w *Watch) answered(l *Line, began time.Time, alive bool, found string) (ended []*Line, established bool) {
+// answered notes what was found out about the server of a line, which was established or not when it was asked, and returns the
+// lines that are to end.
+func (w *Watch) answered(l *Line, began time.Time, established, alive bool, found string) (ended []*Line) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := w.servers[l.addr]
 	if s == nil {
-		return nil, false // the last line has ended meanwhile
+		return nil // the last line has ended meanwhile
 	}
 	s.ask = false
 	now := time.Now()
@@ -215,9 +220,8 @@ func (w *Watch) answered(l *Line, began time.Time, alive bool, found string) (en
 	if found == "" {
 		// Looking for another server costs connections: no oftener than every so often, and not while it takes long.
 		s.next = now.Add(max(w.opts.Stagger, now.Sub(began)))
-		return nil, false
+		return nil
 	}
-	established = l.established
 	for other := range w.lines {
 		other.moved(now)
 		// Lines on which the server has said something meanwhile go on, and are looked at again.
@@ -225,5 +229,5 @@ func (w *Watch) answered(l *Line, began time.Time, alive bool, found string) (en
 			ended = append(ended, other)
 		}
 	}
-	return ended, established
+	return ended
 }

@@ -231,3 +231,42 @@ func TestAWatchEndsWithItsContext(t *testing.T) {
 		l.End()
 	})
 }
+
+func TestConnectionsInUseAreLeftAloneWhenOnlyConnectingWasSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var slow *wire
+		var s *scene
+		s = newScene(t.Context(), true)
+		s.opts.Find = func(context.Context, string) (string, error) {
+			slow.read.Store(1)
+			s.Established(slow) // it becomes ready while another one is looked for
+			return "b", nil
+		}
+		busy, w := s.open("a")
+		w.awaiting.Store(true)
+		time.Sleep(time.Millisecond)
+		handshake := s.Dial("tcp", "a", func(error) {})
+		slow = &wire{}
+		handshake.Dialled(slow)
+		s.set(true, "b")
+		time.Sleep(overdue)
+		require.Nil(t, w.severed.Load())
+		require.Nil(t, slow.severed.Load())
+		busy.End()
+		handshake.End()
+	})
+}
+
+func TestAServerThatWasAwayForAMomentOnlyIsNotLeft(t *testing.T) {
+	inScene(t, true, func(t *testing.T, s *scene) {
+		answers := 0
+		s.opts.Alive = func(context.Context, string, string) bool { answers++; return answers > 1 }
+		s.set(false, "b") // the same server by another address
+		l, w := s.open("a")
+		w.awaiting.Store(true)
+		time.Sleep(10 * time.Second)
+		require.Nil(t, w.severed.Load())
+		require.Greater(t, answers, 1)
+		l.End()
+	})
+}

@@ -180,6 +180,9 @@ func (c *Conn) RemoteAddr() net.Addr {
 // address that RemoteAddr says, whenever a connection breaks or a context ends.
 func (c *Conn) HoldCancels(hold bool) { c.held.Store(hold) }
 
+// Held reports whether a network is that of a connection whose cancel requests are held back.
+func Held(network string) bool { return network == heldAddr{}.Network() }
+
 // heldAddr is the address of no server.
 type heldAddr struct{}
 

@@ -48,7 +48,7 @@ type DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error
 func Dialer(o Options, connectTimeout time.Duration, next DialFunc) DialFunc {
 	dial := dialer(o, connectTimeout, next)
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		if network == (heldAddr{}).Network() {
+		if Held(network) {
 			return nil, errHeld
 		}
 		return dial(ctx, network, addr)
