@@ -259,14 +259,14 @@ func TestConnectionsInUseAreLeftAloneWhenOnlyConnectingWasSlow(t *testing.T) {
 
 func TestAServerThatWasAwayForAMomentOnlyIsNotLeft(t *testing.T) {
 	inScene(t, true, func(t *testing.T, s *scene) {
-		answers := 0
-		s.opts.Alive = func(context.Context, string, string) bool { answers++; return answers > 1 }
+		var answers atomic.Int32
+		s.opts.Alive = func(context.Context, string, string) bool { return answers.Add(1) > 1 }
 		s.set(false, "b") // the same server by another address
 		l, w := s.open("a")
 		w.awaiting.Store(true)
 		time.Sleep(10 * time.Second)
 		require.Nil(t, w.severed.Load())
-		require.Greater(t, answers, 1)
+		require.Greater(t, answers.Load(), int32(1))
 		l.End()
 	})
 }
