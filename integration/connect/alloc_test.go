@@ -77,6 +77,10 @@ func TestNothingIsAllocatedOnTopOfPlainPgxWhileNothingIsRecorded(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got := allocations(t, test.plain, test.ours)
+			for n := 0; n < 4 && got[1] > got[0]; n++ { // the whole process is counted, and on a busy machine all rounds may be disturbed
+				more := allocations(t, test.plain, test.ours)
+				got = []float64{min(got[0], more[0]), min(got[1], more[1])}
+			}
 			t.Logf("plain pgx %v, retrypg %v", got[0], got[1])
 			require.LessOrEqual(t, got[1], got[0])
 		})

@@ -23,7 +23,7 @@ const (
 	// it. It is more than slack, so that who hangs until a frozen node goes on does not pass for one who recovered.
 	patience = slack + time.Second
 	// slack is how much longer than the cluster a way may be without a success. The goal is 300 ms; this is what fails.
-	slack = 5 * time.Second
+	slack = 10 * time.Second
 )
 
 // event is something that happens to the leader of the cluster.
