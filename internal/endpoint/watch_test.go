@@ -235,8 +235,7 @@ func TestAWatchEndsWithItsContext(t *testing.T) {
 func TestConnectionsInUseAreLeftAloneWhenOnlyConnectingWasSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var slow *wire
-		var s *scene
-		s = newScene(t.Context(), true)
+		s := newScene(t.Context(), true)
 		s.opts.Find = func(context.Context, string) (string, error) {
 			slow.read.Store(1)
 			s.Established(slow) // it becomes ready while another one is looked for
