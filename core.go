@@ -57,6 +57,7 @@ type core struct {
 
 	connectTimeout time.Duration // of one attempt
 
+	quiet  atomic.Bool // no log lines of the server's state
 	closed atomic.Bool
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -277,14 +278,18 @@ func (c *core) reachThrough(ctx context.Context, gate *endpoint.Gate, kind metri
 
 func (c *core) serverDown(err error) {
 	class := Classify(err)
-	c.log.Down(metrics.OpConnect, class.Reason)
+	if !c.quiet.Load() {
+		c.log.Down(metrics.OpConnect, class.Reason)
+	}
 	if c.set.hooks.ServerDown != nil {
 		c.set.hooks.ServerDown(err)
 	}
 }
 
 func (c *core) serverUp(after time.Duration, attempts int) {
-	c.log.Up(after)
+	if !c.quiet.Load() {
+		c.log.Up(after)
+	}
 	if c.set.hooks.ServerUp != nil {
 		c.set.hooks.ServerUp(after, attempts)
 	}

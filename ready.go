@@ -130,7 +130,7 @@ func waitReadyPing(ctx context.Context, ping func(context.Context) error, opts [
 
 // waitReady makes attempts until one succeeds or fails for good.
 func (c *core) waitReady(ctx context.Context, attempt func(context.Context) error) error {
-	c.log = nil // readyWatch tells more
+	c.quiet.Store(true) // readyWatch tells more
 	c.heals = func(err error) bool {
 		return errors.Is(err, errNoAnswer) || errors.Is(err, breaker.ErrOpen) || healable(err)
 	}
