@@ -55,9 +55,9 @@ func TestFiftyCallersDuringAnOutageMakeTheAttemptsOfOne(t *testing.T) {
 				require.NoError(t, <-results)
 			}
 			t.Logf("%d callers made %d attempts in %v", callers, attempts, outage)
-			// Waits of 5 to 10 ms, 10 to 20 ms and so on, then of 125 to 250 ms: at most 5 + 2 s / 125 ms, the first
+			// Waits of 5 to 10 ms, 10 to 20 ms and so on, then of 50 to 100 ms: at most 4 + 2 s / 50 ms, the first
 			// attempt, and the one under way.
-			require.LessOrEqual(t, attempts, 5+16+2)
+			require.LessOrEqual(t, attempts, 4+40+2)
 			require.GreaterOrEqual(t, attempts, 3)
 			require.LessOrEqual(t, p.Stats().Accepted-attempts, callers+1)
 		})
