@@ -13,9 +13,9 @@ import (
 // which holds for *stdlib.Conn too. A Conn is used by one goroutine at a time.
 type Conn struct {
 	*stdConn
-	session *session
-	traced  tracedConn // otelsql around session; nil where no spans or metrics of otelsql are recorded
-	core    *core
+	connector *Connector
+	session   *session
+	traced    tracedConn // otelsql around session; nil where no spans or metrics of otelsql are recorded
 }
 
 // tracedConn is what otelsql's connection implements and Conn calls.
@@ -37,7 +37,8 @@ var (
 )
 
 // ExecContext implements driver.ExecerContext: a statement that was provably not applied is sent again, see the package
-// documentation.
+// documentation. Where that takes another connection, the Conn goes on with that one, if nothing was sent on the old one
+// before.
 func (c *Conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
 	return run(ctx, c, query, args, func(ctx context.Context) (driver.Result, error) { return c.exec(ctx, query, args) })
 }
@@ -62,9 +63,13 @@ func (c *Conn) query(ctx context.Context, query string, args []driver.NamedValue
 	return c.session.QueryContext(ctx, query, args)
 }
 
-// repeatable reports whether a statement outside of a transaction, which failed with err, was provably rolled back and
-// may succeed on the same connection, which the server has declared ready for the next statement.
+// repeatable reports whether a statement outside of a transaction, which failed with err, may be sent again: over another
+// connection, or because it was provably rolled back and may succeed on the same one, which the server has declared ready for
+// the next statement.
 func (c *Conn) repeatable(err error, query string, args []driver.NamedValue) bool {
+	if c.session.leaving {
+		return true
+	}
 	if c.session.pgx.IsClosed() || c.session.inTx() {
 		return false
 	}
@@ -77,7 +82,29 @@ func run[T any](ctx context.Context, c *Conn, query string, args []driver.NamedV
 	if c.session.inTx() {
 		return attempt(ctx)
 	}
-	return runStatement(ctx, c.core, true, func(err error) bool { return c.repeatable(err, query, args) }, attempt)
+	c.session.leaving = false // what was said of an earlier statement
+	return runStatement(ctx, c.connector.core, true, func(err error) bool { return c.repeatable(err, query, args) },
+		func(ctx context.Context) (T, error) {
+			if c.session.leaving {
+				if err := c.move(ctx); err != nil {
+					var none T
+					return none, err
+				}
+			}
+			return attempt(ctx)
+		})
+}
+
+// move exchanges what is below c for a new connection.
+func (c *Conn) move(ctx context.Context) error {
+	c.session.leaving = false
+	closeNow(c.session.pgx) // first: the server may have no room for another one
+	other, err := c.connector.connect(ctx)
+	if err != nil {
+		return err
+	}
+	*c = *other
+	return nil
 }
 
 // Prepare implements driver.Conn.
@@ -87,17 +114,18 @@ func (c *Conn) Prepare(query string) (driver.Stmt, error) {
 
 // PrepareContext implements driver.ConnPrepareContext.
 func (c *Conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
-	var stmt driver.Stmt
-	var err error
-	if c.traced != nil {
-		stmt, err = c.traced.PrepareContext(ctx, query)
-	} else {
-		stmt, err = c.session.PrepareContext(ctx, query)
-	}
+	stmt, err := c.prepare(ctx, query)
 	if err != nil {
 		return nil, err
 	}
-	return &preparedStmt{Stmt: stmt, conn: c, query: query}, nil
+	return &preparedStmt{Stmt: stmt, conn: c, on: c.session, query: query}, nil
+}
+
+func (c *Conn) prepare(ctx context.Context, query string) (driver.Stmt, error) {
+	if c.traced != nil {
+		return c.traced.PrepareContext(ctx, query)
+	}
+	return c.session.PrepareContext(ctx, query)
 }
 
 // Begin implements driver.Conn.
@@ -107,7 +135,7 @@ func (c *Conn) Begin() (driver.Tx, error) {
 
 // BeginTx implements driver.ConnBeginTx.
 func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
-	permit, err := c.core.breaker.Allow()
+	permit, err := c.connector.core.breaker.Allow()
 	if err != nil {
 		return nil, err
 	}
@@ -144,6 +172,7 @@ func (c *Conn) IsValid() bool { return c.session.IsValid() }
 type preparedStmt struct {
 	driver.Stmt
 	conn  *Conn
+	on    *session // that it is prepared on
 	query string
 }
 
@@ -152,14 +181,35 @@ var (
 	_ driver.StmtQueryContext = (*preparedStmt)(nil)
 )
 
+// follow prepares the statement again where its connection was exchanged for another one.
+func (p *preparedStmt) follow(ctx context.Context) error {
+	if p.on == p.conn.session {
+		return nil
+	}
+	stmt, err := p.conn.prepare(ctx, p.query)
+	if err != nil {
+		return err
+	}
+	p.Stmt, p.on = stmt, p.conn.session
+	return nil
+}
+
 // ExecContext implements driver.StmtExecContext.
 func (p *preparedStmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
-	stmt := p.Stmt.(driver.StmtExecContext) // session's and otelsql's both are
-	return run(ctx, p.conn, p.query, args, func(ctx context.Context) (driver.Result, error) { return stmt.ExecContext(ctx, args) })
+	return run(ctx, p.conn, p.query, args, func(ctx context.Context) (driver.Result, error) {
+		if err := p.follow(ctx); err != nil {
+			return nil, err
+		}
+		return p.Stmt.(driver.StmtExecContext).ExecContext(ctx, args) // session's and otelsql's both are
+	})
 }
 
 // QueryContext implements driver.StmtQueryContext.
 func (p *preparedStmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
-	stmt := p.Stmt.(driver.StmtQueryContext)
-	return run(ctx, p.conn, p.query, args, func(ctx context.Context) (driver.Rows, error) { return stmt.QueryContext(ctx, args) })
+	return run(ctx, p.conn, p.query, args, func(ctx context.Context) (driver.Rows, error) {
+		if err := p.follow(ctx); err != nil {
+			return nil, err
+		}
+		return p.Stmt.(driver.StmtQueryContext).QueryContext(ctx, args)
+	})
 }

@@ -133,15 +133,19 @@ func OpenDB(dsn string, opts ...Option) (*sql.DB, error) {
 // circuit breaker is open the error is or wraps a *breaker.OpenError, and nothing is waited for. No error of Connect
 // matches driver.ErrBadConn, which would make database/sql start over.
 func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
-	var conn *Conn
-	err := c.core.connect(withoutRecord(ctx), func(ctx context.Context) (err error) {
-		conn, err = c.attempt(ctx)
-		return err
-	})
+	conn, err := c.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return conn, nil
+}
+
+func (c *Connector) connect(ctx context.Context) (conn *Conn, err error) {
+	err = c.core.connect(withoutRecord(ctx), func(ctx context.Context) (err error) {
+		conn, err = c.attempt(ctx)
+		return err
+	})
+	return conn, err
 }
 
 // attempt makes one connection attempt.
@@ -154,7 +158,7 @@ func (c *Connector) attempt(ctx context.Context) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn := &Conn{core: c.core}
+	conn := &Conn{connector: c}
 	if raw, ok := made.(interface{ Raw() driver.Conn }); ok { // otelsql's
 		conn.traced, _ = made.(tracedConn) // should a later otelsql lack a method of it: no spans, but connections
 		made = raw.Raw()
@@ -191,6 +195,7 @@ func (c *attemptConnector) Connect(ctx context.Context) (driver.Conn, error) {
 		closeNow(s.pgx)
 		return nil, err
 	}
+	s.handOut()
 	return s, nil
 }
 

@@ -3,11 +3,13 @@ package retrypg
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/stretchr/testify/require"
 
@@ -21,31 +23,123 @@ func terminating(routine string) *pgproto3.ErrorResponse {
 	return fatal
 }
 
-// eachUnpinnedWay runs f for the ways of database/sql that may take another connection.
-func eachUnpinnedWay(t *testing.T, f func(t *testing.T, run func(ctx context.Context, db *sql.DB, query string) error)) {
+// eachWay runs f for each way of database/sql to run a statement.
+func eachWay(t *testing.T, f func(t *testing.T, run func(ctx context.Context, db *sql.DB, query string) error)) {
 	for name, way := range statementWays {
-		if strings.Contains(name, "pinned") {
-			continue
-		}
 		t.Run(name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { f(t, way) }) })
 	}
 }
 
 func TestAStatementWhoseServerProcessWasTerminatedIsSentOverAnotherConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		db, s := scriptedFor(t, failing("insert", 2, terminating("ProcessInterrupts")))
+		db, s := scriptedFor(t, failing("insert", 5, terminating("ProcessInterrupts")))
 		_, err := db.ExecContext(t.Context(), "insert into t values (1)")
 		require.NoError(t, err)
-		require.Equal(t, 3, ran(s, "insert"))
-		require.Len(t, s.Attempts(), 3)
+		require.Equal(t, 6, ran(s, "insert"))
+		require.Len(t, s.Attempts(), 6, "more than database/sql itself tries")
 	})
+}
+
+func TestAStatementThatIsTerminatedAgainAndAgainFailsWithTheErrorOfTheServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db, s := scriptedFor(t, failing("insert", 1000, terminating("ProcessInterrupts")))
+		_, err := db.ExecContext(t.Context(), "insert into t values (1)")
+		require.IsType(t, (*pgconn.PgError)(nil), err)
+		require.Equal(t, "57P01", SQLState(err))
+		require.Equal(t, DefaultMaxAttempts, ran(s, "insert"))
+	})
+}
+
+// TestAPinnedConnectionThatWasUsedIsNotExchanged: what its holder has set on it would be gone.
+func TestAPinnedConnectionThatWasUsedIsNotExchanged(t *testing.T) {
+	for name, use := range map[string]func(ctx context.Context, conn *sql.Conn) error{
+		"by a statement": func(ctx context.Context, conn *sql.Conn) error {
+			_, err := conn.ExecContext(ctx, "set search_path = mine")
+			return err
+		},
+		"through Raw": func(ctx context.Context, conn *sql.Conn) error {
+			return conn.Raw(func(driverConn any) error {
+				_, err := driverConn.(*Conn).Conn().Exec(ctx, "set search_path = mine")
+				return err
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				db, s := scriptedFor(t, failing("insert", 1, terminating("ProcessInterrupts")))
+				conn, err := db.Conn(t.Context())
+				require.NoError(t, err)
+				defer conn.Close()
+				require.NoError(t, use(t.Context(), conn))
+				_, err = conn.ExecContext(t.Context(), "insert into t values (1)")
+				require.Equal(t, "57P01", SQLState(err))
+				require.Equal(t, 1, ran(s, "insert"))
+				require.Len(t, s.Attempts(), 1)
+			})
+		})
+	}
+}
+
+func TestAPreparedStatementFollowsItsConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		readOnly := serverError("25006", "cannot execute INSERT in a read-only transaction")
+		s := script.New(script.Serve(script.Script{
+			Run:        failing("insert", 1, readOnly),
+			Parameters: map[string]string{"in_hot_standby": "on"},
+		}))
+		db := scripted(t, s)
+		conn, err := db.Conn(t.Context())
+		require.NoError(t, err)
+		defer conn.Close()
+		stmt, err := conn.PrepareContext(t.Context(), "insert into t values (1)")
+		require.NoError(t, err)
+		other, err := conn.PrepareContext(t.Context(), "select 1")
+		require.NoError(t, err)
+		for range 2 {
+			_, err = stmt.ExecContext(t.Context())
+			require.NoError(t, err)
+			_, err = other.ExecContext(t.Context())
+			require.NoError(t, err)
+		}
+		require.Equal(t, 3, ran(s, "insert"))
+		require.Len(t, s.Attempts(), 2)
+		require.NoError(t, stmt.Close())
+		require.NoError(t, other.Close())
+	})
+}
+
+// TestAStatementThatWasSentAgainTellsOfTheAttemptThatMayHaveTakenEffect: the last attempt alone would say that nothing has.
+func TestAStatementThatWasSentAgainTellsOfTheAttemptThatMayHaveTakenEffect(t *testing.T) {
+	for name, second := range map[string]script.Result{
+		"and fails":         {Err: serverError("23505", "duplicate key value violates unique constraint")},
+		"and is terminated": {Err: terminating("ProcessInterrupts")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var inserts atomic.Int32
+				db, _ := scriptedFor(t, func(_ *script.Session, sql string) script.Result {
+					switch {
+					case !strings.HasPrefix(sql, "insert"):
+						return script.Result{}
+					case inserts.Add(1) == 1:
+						return script.Result{Close: true}
+					}
+					return second
+				})
+				_, err := db.ExecContext(Idempotent(t.Context()), "insert into t values (1)")
+				require.Equal(t, second.Err.Code, SQLState(err))
+				require.Equal(t, OutcomeUnknown, Classify(err).Outcome, "%v", err)
+				require.NotErrorIs(t, err, driver.ErrBadConn)
+			})
+		})
+	}
 }
 
 // TestATerminatedStatementOfTheExtendedProtocolIsTheCallers: the server may have said that it was done, which pgx does not tell.
 func TestATerminatedStatementOfTheExtendedProtocolIsTheCallers(t *testing.T) {
-	eachUnpinnedWay(t, func(t *testing.T, run func(ctx context.Context, db *sql.DB, query string) error) {
-		if t.Name() == "TestATerminatedStatementOfTheExtendedProtocolIsTheCallers/Exec" {
-			return
+	eachWay(t, func(t *testing.T, run func(ctx context.Context, db *sql.DB, query string) error) {
+		if strings.HasSuffix(t.Name(), "/Exec") || strings.HasSuffix(t.Name(), "pinned_connection") {
+			return // by the simple protocol
 		}
 		db, s := scriptedFor(t, failing("insert", 1, terminating("ProcessInterrupts")))
 		require.Equal(t, "57P01", SQLState(run(t.Context(), db, "insert into t values (1)")))
@@ -65,7 +159,7 @@ func TestAStatementThatMayHaveRunIsNotSentAgain(t *testing.T) {
 		"the caller wants one attempt": {answer: terminating("ProcessInterrupts"), query: "insert into t values (1)", ctx: NoRetry},
 	} {
 		t.Run(name, func(t *testing.T) {
-			eachUnpinnedWay(t, func(t *testing.T, run func(ctx context.Context, db *sql.DB, query string) error) {
+			eachWay(t, func(t *testing.T, run func(ctx context.Context, db *sql.DB, query string) error) {
 				first := strings.Fields(c.query)[0]
 				db, s := scriptedFor(t, failing(first, 1, c.answer))
 				ctx := t.Context()
@@ -84,7 +178,7 @@ func TestAStatementThatMayHaveRunIsNotSentAgain(t *testing.T) {
 }
 
 func TestAStatementThatMetAStandbyIsSentOverAnotherConnection(t *testing.T) {
-	eachUnpinnedWay(t, func(t *testing.T, run func(ctx context.Context, db *sql.DB, query string) error) {
+	eachWay(t, func(t *testing.T, run func(ctx context.Context, db *sql.DB, query string) error) {
 		readOnly := serverError("25006", "cannot execute INSERT in a read-only transaction")
 		s := script.New(script.Serve(script.Script{
 			Run:        failing("insert", 1, readOnly),
@@ -98,7 +192,7 @@ func TestAStatementThatMetAStandbyIsSentOverAnotherConnection(t *testing.T) {
 }
 
 func TestAReadOnlyErrorOfAPrimaryIsTheCallers(t *testing.T) {
-	eachUnpinnedWay(t, func(t *testing.T, run func(ctx context.Context, db *sql.DB, query string) error) {
+	eachWay(t, func(t *testing.T, run func(ctx context.Context, db *sql.DB, query string) error) {
 		readOnly := serverError("25006", "cannot execute INSERT in a read-only transaction")
 		s := script.New(script.Serve(script.Script{
 			Run:        failing("insert", 1, readOnly),
@@ -121,7 +215,7 @@ func losingInserts(n int32) func(*script.Session, string) script.Result {
 }
 
 func TestAnIdempotentStatementIsSentAgainWhenItsAnswerWasLost(t *testing.T) {
-	eachUnpinnedWay(t, func(t *testing.T, run func(ctx context.Context, db *sql.DB, query string) error) {
+	eachWay(t, func(t *testing.T, run func(ctx context.Context, db *sql.DB, query string) error) {
 		db, s := scriptedFor(t, losingInserts(1))
 		require.NoError(t, run(Idempotent(t.Context()), db, "insert into t values (1) on conflict do nothing"))
 		require.Equal(t, 2, ran(s, "insert"))
@@ -129,21 +223,17 @@ func TestAnIdempotentStatementIsSentAgainWhenItsAnswerWasLost(t *testing.T) {
 }
 
 func TestAnIdempotentStatementThatIsLostAgainAndAgainIsUnknown(t *testing.T) {
-	eachUnpinnedWay(t, func(t *testing.T, run func(ctx context.Context, db *sql.DB, query string) error) {
+	eachWay(t, func(t *testing.T, run func(ctx context.Context, db *sql.DB, query string) error) {
 		db, s := scriptedFor(t, losingInserts(1000))
 		err := run(Idempotent(t.Context()), db, "insert into t values (1) on conflict do nothing")
 		require.Error(t, err)
 		require.Equal(t, OutcomeUnknown, Classify(err).Outcome, "%v", err)
-		most := 3 // what database/sql allows
-		if strings.Contains(t.Name(), "prepared") {
-			most = 2 // preparing is a statement of that connection too
-		}
-		require.Equal(t, most, ran(s, "insert"))
+		require.Equal(t, maxLost, ran(s, "insert"))
 	})
 }
 
 func TestIdempotentRetriesAreChargedToTheBudget(t *testing.T) {
-	eachUnpinnedWay(t, func(t *testing.T, run func(ctx context.Context, db *sql.DB, query string) error) {
+	eachWay(t, func(t *testing.T, run func(ctx context.Context, db *sql.DB, query string) error) {
 		c, s := scriptedCore(t, losingInserts(1000))
 		for c.core.budget.Withdraw() {
 		}

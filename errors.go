@@ -94,13 +94,28 @@ var errBusy = errors.New("retrypg: connection busy: close the rows of the previo
 
 // discardedError tells database/sql to drop a connection and to take another one, and tells everybody else why. Unlike
 // a bare driver.ErrBadConn the reason survives when database/sql has no other connection to take (a pinned sql.Conn,
-// or its attempts used up). It is returned only where nothing of the statement can have taken effect, or where the caller
-// has said that it may run twice.
-type discardedError struct {
-	err error
-	ran bool // the statement may have taken effect
-}
+// or its attempts used up). It is returned only where nothing of the statement can have taken effect.
+type discardedError struct{ err error }
 
 func (e *discardedError) Error() string        { return e.err.Error() }
 func (e *discardedError) Unwrap() error        { return e.err }
 func (e *discardedError) Is(target error) bool { return target == driver.ErrBadConn }
+
+// sentAgainError is the error of a statement that was sent again although an earlier attempt may have taken effect: what became
+// of the last attempt says nothing of that.
+type sentAgainError struct{ last, lost error }
+
+// newSentAgainError leaves out what would make database/sql send it yet again.
+func newSentAgainError(last, lost error) error {
+	var discarded *discardedError
+	if errors.As(last, &discarded) {
+		last = discarded.err
+	}
+	return &sentAgainError{last: last, lost: lost}
+}
+
+func (e *sentAgainError) Error() string {
+	return fmt.Sprintf("%v; the statement was sent before, and may have taken effect then (%v)", e.last, e.lost)
+}
+
+func (e *sentAgainError) Unwrap() []error { return []error{e.last, e.lost} }

@@ -123,7 +123,7 @@ func report(ctx context.Context, permit *breaker.Permit, err error) {
 	}
 	var discarded *discardedError
 	switch {
-	case endpoint.Over(ctx), errors.Is(err, breaker.ErrOpen), errors.As(err, &discarded) && !discarded.ran, !healable(err):
+	case endpoint.Over(ctx), errors.Is(err, breaker.ErrOpen), errors.As(err, &discarded), !healable(err):
 		permit.Ignore()
 	default:
 		permit.Failure()

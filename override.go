@@ -16,10 +16,13 @@ func NoRetry(ctx context.Context) context.Context {
 // Idempotent returns a context whose autocommit statements may be sent again, over another connection, when their
 // connection was lost and nobody knows whether they took effect: the caller says that running them twice is as good as once,
 // as with a SELECT without side effects, an upsert that sets values, or a DELETE by key. Such a retry is charged to the budget.
-// A rows-returning statement is not sent again once it has delivered a row. With database/sql it holds for statements of a
-// *sql.DB, at most three times in all (prepared ones twice), after which the error matches driver.ErrBadConn besides the
-// reason; with Pool for Exec, Query and QueryRow. It has no effect on a *sql.Conn, in a transaction, nor on WithTx and COMMIT,
-// whose outcome is found out.
+// A rows-returning statement is not sent again once it has delivered a row. A statement that has lost three connections is not
+// sent a fourth time: it may be what ends them. With database/sql it holds for statements of a *sql.DB, and for the first one of
+// a *sql.Conn; with Pool for Exec, Query and QueryRow. It has no effect in a transaction, nor on WithTx and COMMIT, whose
+// outcome is found out.
+//
+// Where the statement fails in the end after an attempt that may have taken effect, its error says so, and its
+// Class.Outcome is OutcomeUnknown, whatever the last attempt failed with.
 func Idempotent(ctx context.Context) context.Context {
 	return context.WithValue(ctx, idempotentKey{}, true)
 }

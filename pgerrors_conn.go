@@ -37,6 +37,10 @@ func classifyNode(err error, ph phase) (Class, weight) {
 		return Class{Retry: retry, Outcome: OutcomeRolledBack, SQLState: c.SQLState, Reason: "commit not applied"}, decisive
 	case *discardedError:
 		return classifyDiscarded(e, ph)
+	case *sentAgainError:
+		c, _ := classifyFirst(e.last, inFlight)
+		c.Outcome = OutcomeUnknown
+		return c, decisive
 	case *statementTimeoutError:
 		return Class{Retry: RetryReconnect, Outcome: OutcomeUnknown, Reason: "statement timeout"}, decisive
 	case *greetError:
@@ -87,7 +91,7 @@ func classifyNode(err error, ph phase) (Class, weight) {
 // itself need not prove.
 func classifyDiscarded(e *discardedError, ph phase) (Class, weight) {
 	c, _ := classifyFirst(e.err, ph)
-	if c.Outcome == OutcomeUnknown && !e.ran {
+	if c.Outcome == OutcomeUnknown {
 		c.Outcome = OutcomeNotStarted
 	}
 	if c.Reason == "" {

@@ -26,7 +26,9 @@ type session struct {
 
 	release  context.CancelFunc // of the context of the last query, whose rows may be read yet; may be nil
 	prepared bool               // statements may be prepared under their text: without arguments pgx takes the extended protocol for those, else the simple one
-	fresh    bool               // nothing was sent since database/sql took it from its pool: it may be exchanged for another
+	fresh    bool               // its holder has sent nothing yet: database/sql may exchange it for another
+	handed   uint64             // what had been sent when it was handed out, for link.sentSince
+	leaving  bool               // the statement that failed last may be sent again over another connection
 	lastUsed time.Time          // when it was checked out last
 	tx       *sessionTx         // the transaction that BeginTx opened on it
 }
@@ -35,7 +37,12 @@ func newSession(c *core, std *stdlib.Conn) *session {
 	conn := std.Conn()
 	l := newLink(conn.PgConn())
 	l.belongs(c)
-	return &session{stdConn: std, core: c, pgx: conn, link: l, fresh: true, lastUsed: time.Now()}
+	return &session{stdConn: std, core: c, pgx: conn, link: l}
+}
+
+// handOut makes the session one that nothing was sent on by its holder.
+func (s *session) handOut() {
+	s.lastUsed, s.fresh, s.tx, s.handed = time.Now(), true, nil, s.link.mark()
 }
 
 // inTx reports whether a transaction is open, be it by BeginTx or by the user's own BEGIN.
@@ -52,6 +59,10 @@ func (s *session) use() (fresh bool) {
 	return fresh
 }
 
+// untouched reports whether the holder of the session has sent nothing on it, be it through sql.Conn.Raw: then there is no
+// state of the holder's on it, and another connection is as good.
+func (s *session) untouched() bool { return s.fresh && s.tx == nil && !s.link.sentSince(s.handed) }
+
 // sending tells the link of a text that is about to be sent, if a transaction of BeginTx is open.
 func (s *session) sending(ctx context.Context, query string, args bool) error {
 	if s.tx == nil || s.pgx.IsClosed() {
@@ -62,6 +73,7 @@ func (s *session) sending(ctx context.Context, query string, args bool) error {
 
 // ExecContext implements driver.ExecerContext.
 func (s *session) ExecContext(ctx context.Context, query string, argsV []driver.NamedValue) (driver.Result, error) {
+	untouched := s.untouched()
 	fresh := s.use()
 	if s.pgx.IsClosed() {
 		return nil, s.failed(ctx, driver.ErrBadConn, fresh, false)
@@ -76,7 +88,8 @@ func (s *session) ExecContext(ctx context.Context, query string, argsV []driver.
 	tag, err := s.pgx.Exec(bounded, query, args...)
 	if err != nil {
 		err = timedOut(bounded, s.failed(bounded, err, fresh, s.link.sentSince(mark)))
-		return nil, s.elsewhere(ctx, err, fresh, query, args, len(args) == 0 && !s.prepared, tag)
+		s.leaving = untouched && s.link.elsewhere(ctx, err, query, args, len(args) == 0 && !s.prepared, tag)
+		return nil, err
 	}
 	if s.tx != nil {
 		s.link.sent(tag)
@@ -89,6 +102,7 @@ func (s *session) ExecContext(ctx context.Context, query string, argsV []driver.
 
 // QueryContext implements driver.QueryerContext.
 func (s *session) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	untouched := s.untouched()
 	fresh := s.use()
 	mark := s.link.mark()
 	if err := s.sending(ctx, query, len(args) > 0); err != nil {
@@ -99,7 +113,8 @@ func (s *session) QueryContext(ctx context.Context, query string, args []driver.
 	rows, err := s.stdConn.QueryContext(bounded, query, args)
 	if err != nil { // pgx has looked for the first row, and there was none
 		err = timedOut(bounded, s.failed(bounded, err, fresh, s.link.sentSince(mark)))
-		return nil, s.elsewhere(ctx, err, fresh, query, valuesOf(args), false, pgconn.CommandTag{})
+		s.leaving = untouched && s.link.elsewhere(ctx, err, query, valuesOf(args), false, pgconn.CommandTag{})
+		return nil, err
 	}
 	return rows, nil
 }
@@ -107,6 +122,7 @@ func (s *session) QueryContext(ctx context.Context, query string, args []driver.
 // PrepareContext implements driver.ConnPrepareContext. Preparing has no effect on data, so a lost connection means
 // another one.
 func (s *session) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	untouched := s.untouched()
 	fresh := s.use()
 	if s.pgx.IsClosed() {
 		return nil, s.failed(ctx, driver.ErrBadConn, fresh, false)
@@ -118,6 +134,9 @@ func (s *session) PrepareContext(ctx context.Context, query string) (driver.Stmt
 	stmt, err := s.stdConn.PrepareContext(ctx, query)
 	if err != nil {
 		return nil, s.failed(ctx, err, fresh, !s.pgx.IsClosed())
+	}
+	if untouched { // a prepared statement is no state of the holder's: where it is executed elsewhere, it is prepared there
+		s.fresh, s.handed = true, s.link.mark()
 	}
 	std, ok := stmt.(*stdlib.Stmt)
 	if !ok {
@@ -158,19 +177,6 @@ func (s *session) failed(ctx context.Context, err error, fresh, sent bool) error
 		return &discardedError{err: err}
 	}
 	return err
-}
-
-// elsewhere makes database/sql send a statement again over another connection, where it may, and returns err where not.
-func (s *session) elsewhere(ctx context.Context, err error, fresh bool, query string, args []any, simple bool, tag pgconn.CommandTag) error {
-	var discarded *discardedError
-	if !fresh || errors.As(err, &discarded) || !s.link.elsewhere(ctx, err, query, args, simple, tag) {
-		return err
-	}
-	unknown := Classify(err).Outcome == OutcomeUnknown
-	if unknown && !s.core.budget.Withdraw() {
-		return err
-	}
-	return &discardedError{err: err, ran: unknown}
 }
 
 func valuesOf(args []driver.NamedValue) []any {
@@ -267,7 +273,7 @@ func (s *session) ResetSession(ctx context.Context) error {
 	if !s.link.lives(ctx, s.core, after != Off && now.Sub(s.lastUsed) > after) {
 		return driver.ErrBadConn
 	}
-	s.lastUsed, s.fresh, s.tx = now, true, nil
+	s.handOut()
 	return nil
 }
 

@@ -88,8 +88,8 @@ func rewritten(args []any) bool {
 }
 
 // runStatement makes attempts of an autocommit statement until one succeeds or none may follow. repeatable says whether a
-// failed one was certainly not applied and may succeed when it is sent again. The error is the last attempt's own, not
-// wrapped: callers of a driver compare values. connected says that attempts have their connection already.
+// failed one may be sent again, and succeed then. The error is the last attempt's own, not wrapped: callers of a driver compare
+// values. connected says that attempts have their connection already.
 func runStatement[T any](ctx context.Context, c *core, connected bool, repeatable func(error) bool,
 	attempt func(context.Context) (T, error),
 ) (T, error) {
@@ -118,6 +118,10 @@ func runStatement[T any](ctx context.Context, c *core, connected bool, repeatabl
 // allows for a schema that is changing right now. What then still fails is not healed by sending it again.
 const maxRefreshes = 2
 
+// maxLost is how many attempts of one statement may lose their connection without a word before it counts as the cause: one that
+// crashes its server process makes PostgreSQL end all others with it. Chosen: as many as database/sql makes.
+const maxLost = 3
+
 // rerunStatement goes on with a statement whose first attempt failed with err. It is apart from runStatement so that
 // the operation stays off the heap where nothing fails.
 func rerunStatement[T any](ctx context.Context, op operation, last try, err error, repeatable func(error) bool,
@@ -125,23 +129,33 @@ func rerunStatement[T any](ctx context.Context, op operation, last try, err erro
 ) (result T, _ error) {
 	loop := op.core.tuned.Load().statements.Start(ctx, string(metrics.OpStatement))
 	waitCtx := withOperation(ctx, &op)
-	refreshes, returned := 0, true
+	refreshes, losses, returned := 0, 0, true
+	var lost error // of the first attempt that may have taken effect
 	defer func() {
 		if !returned {
 			op.panicked(ctx, last)
 		}
 	}()
 	for {
-		if err != nil && Classify(err).Retry == RetryStatement {
+		switch class := Classify(err); {
+		case err == nil:
+		case class.Retry == RetryStatement:
 			refreshes++
+		case class.Outcome == OutcomeUnknown:
+			if losses++; lost == nil {
+				lost = err
+			}
 		}
 		again, reason := false, stopReason(err)
-		if err != nil && refreshes <= maxRefreshes && repeatable(err) {
+		if err != nil && refreshes <= maxRefreshes && losses < maxLost && repeatable(err) {
 			stop := loop.Wait(waitCtx, err) // for the telemetry only: the caller gets err as it is
 			again, reason = stop == nil, stopReason(stop)
 		}
 		op.attemptEnd(last, err, again)
 		if !again {
+			if err != nil && lost != nil && Classify(err).Outcome != OutcomeUnknown {
+				err = newSentAgainError(err, lost)
+			}
 			op.endStopped(ctx, err, reason)
 			return result, err
 		}

@@ -93,7 +93,7 @@ func coreOf(ctx context.Context, db any) (*core, error) {
 		var c *core
 		err := db.Raw(func(dc any) error {
 			if conn, ok := dc.(*Conn); ok {
-				c = conn.core
+				c = conn.connector.core
 			}
 			return nil
 		})
