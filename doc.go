@@ -81,8 +81,9 @@
 // # Errors
 //
 // What the driver returns for statements, BEGIN and COMMIT is the error of pgx, not wrapped, also after several attempts:
-// code that asserts *pgconn.PgError works as on plain pgx. Wrapped is only what database/sql was asked to send over another
-// connection, where it has none: the third time, or on a pinned sql.Conn. Errors of our own are [*CommitUnknownError], [ErrTxEnded] of the
+// code that asserts *pgconn.PgError works as on plain pgx. Wrapped is only what could not be sent at all
+// where database/sql has no other connection, the third time or on a pinned sql.Conn, and the error of an [Idempotent] statement
+// of which an earlier attempt may have taken effect. Errors of our own are [*CommitUnknownError], [ErrTxEnded] of the
 // Commit that follows a ROLLBACK sent as text, *breaker.OpenError, and texts that begin with "retrypg:" for mistakes in the
 // use, such as a connection that is busy with open rows. In a transaction and on a pinned sql.Conn, driver.ErrBadConn never
 // stands in place of the reason.
