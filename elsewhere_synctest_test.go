@@ -135,6 +135,25 @@ func TestAStatementThatWasSentAgainTellsOfTheAttemptThatMayHaveTakenEffect(t *te
 	}
 }
 
+func TestAStatementThatWasDoneWhenItsServerProcessWasTerminatedIsNotSentAgain(t *testing.T) {
+	done := func(_ *script.Session, sql string) (r script.Result) {
+		if strings.HasPrefix(sql, "insert") {
+			r.After = terminating("ProcessInterrupts")
+		}
+		return r
+	}
+	eachWay(t, func(t *testing.T, run func(ctx context.Context, db *sql.DB, query string) error) {
+		db, s := scriptedFor(t, done)
+		require.Equal(t, "57P01", SQLState(run(t.Context(), db, "insert into t values (1)")))
+		require.Equal(t, 1, ran(s, "insert"))
+	})
+	eachPoolWay(t, func(t *testing.T, run func(ctx context.Context, pool *Pool, query string) error) {
+		s := script.New(script.Accept(done))
+		require.Equal(t, "57P01", SQLState(run(t.Context(), scriptedPool(t, s), "insert into t values (1)")))
+		require.Equal(t, 1, ran(s, "insert"))
+	})
+}
+
 // TestATerminatedStatementOfTheExtendedProtocolIsTheCallers: the server may have said that it was done, which pgx does not tell.
 func TestATerminatedStatementOfTheExtendedProtocolIsTheCallers(t *testing.T) {
 	eachWay(t, func(t *testing.T, run func(ctx context.Context, db *sql.DB, query string) error) {

@@ -97,6 +97,8 @@ type Result struct {
 	Tag     string     // "" means the usual one: "INSERT 0 1", "SELECT n", "COMMIT"
 	Err     *pgproto3.ErrorResponse
 	Notice  *pgproto3.NoticeResponse // sent before the rest
+	// After is a FATAL that ends the connection when the statement was done, and was said to be.
+	After *pgproto3.ErrorResponse
 	// Close ends the connection: with Err, after it; else before any answer, so that the client sees EOF.
 	Close bool
 	// Hang never answers; the client must give up.

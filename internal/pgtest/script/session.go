@@ -193,6 +193,10 @@ func (s *Session) run(sql string, formats []int16, describe bool) (ok bool) {
 	}
 	s.follow(sql, verb)
 	s.backend.Send(&pgproto3.CommandComplete{CommandTag: []byte(tag)})
+	if r.After != nil {
+		_ = s.send(r.After)
+		return false
+	}
 	return true
 }
 
