@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"io"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -80,13 +82,24 @@ func TestAPinnedConnectionThatWasUsedIsNotExchanged(t *testing.T) {
 	}
 }
 
+// TestAPinnedConnectionIsNotExchangedForWhatAnEarlierStatementMet: its holder knows of the error, and went on.
+func TestAPinnedConnectionIsNotExchangedForWhatAnEarlierStatementMet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := onStandby(1, serverError("25006", "cannot execute INSERT in a read-only transaction"))
+		conn, err := scripted(t, s, WithMaxAttempts(1)).Conn(t.Context())
+		require.NoError(t, err)
+		defer conn.Close()
+		_, err = conn.ExecContext(t.Context(), "insert into t values (1)")
+		require.Equal(t, "25006", SQLState(err))
+		_, err = conn.ExecContext(t.Context(), "select 1")
+		require.NoError(t, err)
+		require.Len(t, s.Attempts(), 1)
+	})
+}
+
 func TestAPreparedStatementFollowsItsConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		readOnly := serverError("25006", "cannot execute INSERT in a read-only transaction")
-		s := script.New(script.Serve(script.Script{
-			Run:        failing("insert", 1, readOnly),
-			Parameters: map[string]string{"in_hot_standby": "on"},
-		}))
+		s := onStandby(1, serverError("25006", "cannot execute INSERT in a read-only transaction"))
 		db := scripted(t, s)
 		conn, err := db.Conn(t.Context())
 		require.NoError(t, err)
@@ -106,6 +119,13 @@ func TestAPreparedStatementFollowsItsConnection(t *testing.T) {
 		require.NoError(t, stmt.Close())
 		require.NoError(t, other.Close())
 	})
+}
+
+func TestAnErrorOfAStatementThatWasSentAgainDoesNotMakeDatabaseSQLSendItYetAgain(t *testing.T) {
+	err := newSentAgainError(&discardedError{err: io.ErrUnexpectedEOF}, net.ErrClosed)
+	require.NotErrorIs(t, err, driver.ErrBadConn)
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	require.ErrorIs(t, err, net.ErrClosed)
 }
 
 // TestAStatementThatWasSentAgainTellsOfTheAttemptThatMayHaveTakenEffect: the last attempt alone would say that nothing has.
@@ -198,11 +218,7 @@ func TestAStatementThatMayHaveRunIsNotSentAgain(t *testing.T) {
 
 func TestAStatementThatMetAStandbyIsSentOverAnotherConnection(t *testing.T) {
 	eachWay(t, func(t *testing.T, run func(ctx context.Context, db *sql.DB, query string) error) {
-		readOnly := serverError("25006", "cannot execute INSERT in a read-only transaction")
-		s := script.New(script.Serve(script.Script{
-			Run:        failing("insert", 1, readOnly),
-			Parameters: map[string]string{"in_hot_standby": "on"},
-		}))
+		s := onStandby(1, serverError("25006", "cannot execute INSERT in a read-only transaction"))
 		db := scripted(t, s)
 		require.NoError(t, run(t.Context(), db, "insert into t values (1)"))
 		require.Equal(t, 2, ran(s, "insert"))

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/stretchr/testify/require"
 
@@ -112,6 +113,29 @@ func TestAPoolDoesNotSendAgainWhatMayHaveRun(t *testing.T) {
 	})
 }
 
+// TestAPoolDoesNotSendAgainWhatARewriterWrites: it is another text than the one that is judged.
+func TestAPoolDoesNotSendAgainWhatARewriterWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := onStandby(1, serverError("25006", "cannot execute INSERT in a read-only transaction"))
+		_, err := scriptedPool(t, s).Exec(t.Context(), "select 1", rewriter("insert into t values (1)"))
+		require.Equal(t, "25006", SQLState(err))
+		require.Equal(t, 1, ran(s, "insert"))
+	})
+	synctest.Test(t, func(t *testing.T) {
+		s := onStandby(1, serverError("25006", "cannot execute INSERT in a read-only transaction"))
+		_, err := scriptedPool(t, s).Exec(t.Context(), "insert into t values (@v)", pgx.NamedArgs{"v": "x"})
+		require.NoError(t, err)
+		require.Equal(t, 2, ran(s, "insert"))
+	})
+}
+
+// rewriter sends its own text.
+type rewriter string
+
+func (r rewriter) RewriteQuery(context.Context, *pgx.Conn, string, []any) (string, []any, error) {
+	return string(r), nil, nil
+}
+
 // TestARefusalOfTheBreakerEndsTheAttemptsOfAPool: what the attempt before it failed with no longer counts.
 func TestARefusalOfTheBreakerEndsTheAttemptsOfAPool(t *testing.T) {
 	eachPoolWay(t, func(t *testing.T, run func(ctx context.Context, pool *Pool, query string) error) {
@@ -129,9 +153,11 @@ func TestAPoolThatIsClosedBetweenTwoAttemptsMakesNoOtherOne(t *testing.T) {
 	eachPoolWay(t, func(t *testing.T, run func(ctx context.Context, pool *Pool, query string) error) {
 		s := onStandby(1000, serverError("25006", "cannot execute INSERT in a read-only transaction"))
 		var pool *Pool
-		pool = scriptedPool(t, s, WithHooks(Hooks{Backoff: func(context.Context, BackoffInfo) { pool.Close() }}))
+		waits := 0
+		pool = scriptedPool(t, s, WithHooks(Hooks{Backoff: func(context.Context, BackoffInfo) { waits++; pool.Close() }}))
 		err := run(t.Context(), pool, "insert into t values (1)")
 		require.ErrorIs(t, err, ErrClosed)
 		require.Equal(t, 1, ran(s, "insert"))
+		require.Equal(t, 1, waits)
 	})
 }
