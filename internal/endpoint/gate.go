@@ -13,10 +13,11 @@ import (
 	"github.com/retrypg/retrypg/policy"
 )
 
-// rampUp is how many waiters each finished attempt lets in once the server is back. Four make the number of connections
-// that are being opened grow fourfold with each round trip, so that a server which has just come back is not met by all
-// callers at once, and still serves n of them after log4(n) round trips.
-const rampUp = 4
+// rampUp is how many waiters each finished attempt lets in once the server is back. Eight make the number of connections
+// that are being opened grow eightfold with each round trip, so that a server which has just come back is not met by all
+// callers at once, and still serves n of them after log8(n) round trips. Chosen: two processors of a server are busy with so
+// many connections that begin, and four took longer in measurements.
+const rampUp = 8
 
 // Options say how a Gate works. Backoff is needed.
 type Options struct {

@@ -99,14 +99,14 @@ func TestWaitersAreServedInOrderOfArrival(t *testing.T) {
 	})
 }
 
-func TestTheNumberLetInGrowsFourfoldWithEachRoundTripAfterRecovery(t *testing.T) {
+func TestTheNumberLetInGrowsEightfoldWithEachRoundTripAfterRecovery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const back = time.Second
 		s := newServer(setup{}, 10*time.Millisecond, [2]time.Duration{0, back})
 		var calls sync.WaitGroup
 		calls.Go(func() { require.NoError(t, s.do(t.Context())) })
 		time.Sleep(20 * time.Millisecond)
-		for range 30 {
+		for range 80 {
 			calls.Go(func() { require.NoError(t, s.do(t.Context())) })
 		}
 		calls.Wait()
@@ -120,7 +120,7 @@ func TestTheNumberLetInGrowsFourfoldWithEachRoundTripAfterRecovery(t *testing.T)
 		for _, at := range sortedKeys(counts) {
 			rounds = append(rounds, counts[at])
 		}
-		require.Equal(t, []int{1, 4, 16, 10}, rounds)
+		require.Equal(t, []int{1, 8, 64, 8}, rounds)
 	})
 }
 
