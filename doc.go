@@ -68,9 +68,9 @@
 //
 // A server that turns out to be a standby, by the error of a statement that only a primary can run, is fenced: all connections to
 // it are dropped, each before it is used again. So is one that falls silent, where the DSN has several hosts and
-// target_session_attrs=read-write or primary: when an answer is 500 ms overdue the server is asked for a sign of life, and when
-// that does not come within another 500 ms and another host is the primary, the statements that wait for it are ended. A server
-// that works on a long statement answers, and is not asked oftener than the time doubles.
+// target_session_attrs=read-write or primary: when an answer is 500 ms overdue the server is asked for a sign of life; when
+// it gives none, another host is found to be the primary, and it gives none within 500 ms from then, the statements that wait
+// for it are ended. A server that works on a long statement answers, and is not asked oftener than the time doubles.
 //
 // A server that nobody else can take the place of is waited for. A dead peer is found by the TCP options of every connection
 // within about 11 s. They do not find a process that is stopped on a machine that lives: there only a deadline helps, or

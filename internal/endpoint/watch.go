@@ -9,7 +9,7 @@ import (
 const (
 	// watchTick is how often a Watch looks at its lines. Chosen: it adds less to a failover than a person notices, and a
 	// look is one pair of atomic loads for each connection.
-	watchTick = 250 * time.Millisecond
+	watchTick = 100 * time.Millisecond
 	// overdue is how long an answer is awaited before the server is asked for a sign of life. Chosen: longer than most
 	// statements take, and short beside what detecting a failure takes the cluster itself.
 	overdue = 500 * time.Millisecond
@@ -23,7 +23,8 @@ const (
 
 // WatchOptions say what a Watch can do. All functions are needed.
 type WatchOptions struct {
-	// Stagger is how long connecting may go without an answer before another server is looked for.
+	// Stagger is how long connecting may go without an answer, or a question for a sign of life, before another server is
+	// looked for.
 	Stagger time.Duration
 	// FailOver says that also connections which were used already are ended when another server is found: that it proves
 	// that theirs has lost its role.
@@ -168,11 +169,12 @@ func pause(d time.Duration) time.Duration { return min(max(d/2, overdue), maxBet
 // ask finds out whether the server of a line is silent while another is what is looked for, and ends its lines if so.
 func (w *Watch) ask(ctx context.Context, l *Line) {
 	began, found, established := time.Now(), "", l.isEstablished()
-	alive := established && w.alive(ctx, l)
+	// The first question is a short one: what it takes to be silent costs one connection elsewhere and no more.
+	alive := established && w.alive(ctx, l, w.opts.Stagger)
 	if !alive {
 		found = w.find(ctx, l)
 	}
-	if found != "" && established && w.alive(ctx, l) {
+	if found != "" && established && w.alive(ctx, l, overdue) {
 		// It was only away for a moment, and what was found may be the same server at another address.
 		alive, found = true, ""
 	}
@@ -197,8 +199,8 @@ func (w *Watch) find(ctx context.Context, l *Line) string {
 	return ""
 }
 
-func (w *Watch) alive(ctx context.Context, l *Line) bool {
-	ctx, cancel := context.WithTimeout(ctx, overdue)
+func (w *Watch) alive(ctx context.Context, l *Line, within time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	return w.opts.Alive(ctx, l.network, l.addr)
 }

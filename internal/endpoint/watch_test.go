@@ -27,7 +27,8 @@ func (w *wire) Sever(err error)   { w.severed.CompareAndSwap(nil, &err) }
 type scene struct {
 	*Watch
 	mu     sync.Mutex
-	alive  bool   // the answer to a question for a sign of life
+	alive  bool          // the answer to a question for a sign of life
+	takes  time.Duration // how long it takes
 	found  string // what is found; empty: nothing
 	asked  int    // for signs of life
 	sought int    // for another server
@@ -40,11 +41,17 @@ func newScene(ctx context.Context, failOver bool) *scene {
 	s := &scene{}
 	s.Watch = NewWatch(ctx, WatchOptions{
 		Stagger: 250 * time.Millisecond, FailOver: failOver,
-		Alive: func(context.Context, string, string) bool {
+		Alive: func(ctx context.Context, _, _ string) bool {
 			s.mu.Lock()
-			defer s.mu.Unlock()
 			s.asked++
-			return s.alive
+			alive, takes := s.alive, s.takes
+			s.mu.Unlock()
+			select {
+			case <-time.After(takes):
+				return alive
+			case <-ctx.Done():
+				return false
+			}
 		},
 		Find: func(context.Context, string) (string, error) {
 			s.mu.Lock()
@@ -112,6 +119,35 @@ func TestStatementsOnASilentServerAreEndedWhenAnotherIsThePrimary(t *testing.T) 
 		l.End()
 		idle.End()
 		other.End()
+	})
+}
+
+func TestAServerThatTakesLongForASignOfLifeIsNotLeft(t *testing.T) {
+	inScene(t, true, func(t *testing.T, s *scene) {
+		s.set(true, "b")
+		s.takes = overdue - time.Millisecond
+		l, w := s.open("a")
+		w.awaiting.Store(true)
+		time.Sleep(time.Minute)
+		require.Nil(t, w.severed.Load())
+		_, sought, _ := s.counts()
+		require.Positive(t, sought, "it is slow enough for a look at the others")
+		l.End()
+	})
+}
+
+func TestAServerThatDoesNotEvenSayThatItLivesIsLeftWithinASecondAndAHalf(t *testing.T) {
+	inScene(t, true, func(t *testing.T, s *scene) {
+		s.set(true, "b")
+		s.takes = time.Hour
+		l, w := s.open("a")
+		w.awaiting.Store(true)
+		began := time.Now()
+		for w.severed.Load() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		require.LessOrEqual(t, time.Since(began), 1500*time.Millisecond)
+		l.End()
 	})
 }
 
