@@ -29,9 +29,9 @@ type scene struct {
 	mu     sync.Mutex
 	alive  bool          // the answer to a question for a sign of life
 	takes  time.Duration // how long it takes
-	found  string // what is found; empty: nothing
-	asked  int    // for signs of life
-	sought int    // for another server
+	found  string        // what is found; empty: nothing
+	asked  int           // for signs of life
+	sought int           // for another server
 	silent []string
 }
 
