@@ -210,28 +210,36 @@ func healable(err error) bool {
 
 // connect makes attempt until it gives a connection, within ctx and the limits of the settings.
 func (c *core) connect(ctx context.Context, attempt func(context.Context) error) error {
-	return c.reach(ctx, metrics.OpConnect, true, attempt)
+	return c.reach(ctx, reaching{kind: metrics.OpConnect, refusable: true}, attempt)
 }
 
-// reach makes attempts to reach the server, through the gate: until one succeeds, fails for good, or no time is left. With
-// refusable the breaker is asked before each: not by WaitReady, which is there to wait for what the breaker refuses.
-func (c *core) reach(ctx context.Context, kind metrics.Operation, refusable bool, attempt func(context.Context) error) error {
+// reaching says how the server is reached.
+type reaching struct {
+	kind metrics.Operation
+	// refusable says that the breaker is asked before each attempt: not by WaitReady, which is there to wait for what the breaker
+	// refuses.
+	refusable bool
+	stock     *endpoint.Stock // see endpoint.Call
+}
+
+// reach makes attempts to reach the server, through the gate: until one succeeds, fails for good, or no time is left.
+func (c *core) reach(ctx context.Context, r reaching, attempt func(context.Context) error) error {
 	if c.closed.Load() {
 		return ErrClosed
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(c.ctx, func() { cancel(ErrClosed) })()
-	return c.reachThrough(ctx, c.gate, kind, refusable, attempt)
+	return c.reachThrough(ctx, c.gate, r, attempt)
 }
 
 // reachThrough is reach through any gate, also after Close.
-func (c *core) reachThrough(ctx context.Context, gate *endpoint.Gate, kind metrics.Operation, refusable bool, attempt func(context.Context) error) error {
+func (c *core) reachThrough(ctx context.Context, gate *endpoint.Gate, r reaching, attempt func(context.Context) error) error {
 	limit := time.Duration(0)
 	if _, ok := ctx.Deadline(); !ok {
 		limit = c.connectMaxElapsed()
 	}
-	op, ctx, _ := c.start(ctx, kind, "", false) // no refusal: the breaker is asked before each attempt
+	op, ctx, _ := c.start(ctx, r.kind, "", false) // no refusal: the breaker is asked before each attempt
 	waitCtx := withOperation(ctx, &op)
 	var t try
 	returned := false
@@ -240,10 +248,10 @@ func (c *core) reachThrough(ctx context.Context, gate *endpoint.Gate, kind metri
 			op.panicked(ctx, t)
 		}
 	}()
-	how := endpoint.Call{Healable: c.heals, Limit: limit, Once: noRetry(ctx)}
+	how := endpoint.Call{Healable: c.heals, Limit: limit, Once: noRetry(ctx), Stock: r.stock}
 	err := gate.Do(waitCtx, how, func(ctx context.Context) error {
 		var permit breaker.Permit
-		if refusable {
+		if r.refusable {
 			var err error
 			if permit, err = c.breaker.Allow(); err != nil {
 				return err
@@ -259,6 +267,9 @@ func (c *core) reachThrough(ctx context.Context, gate *endpoint.Gate, kind metri
 		switch {
 		case err == nil:
 			permit.Success()
+		case errors.Is(err, endpoint.ErrInStock):
+			op.attemptEnd(t, nil, false)
+			return err
 		case again && !errors.Is(err, endpoint.ErrDown):
 			permit.Failure()
 		default:

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/retrypg/retrypg/internal/endpoint"
+	"github.com/retrypg/retrypg/metrics"
 )
 
 // Pool is a *pgxpool.Pool that rides out what can be ridden out: taking a connection waits for a server that is away,
@@ -55,8 +57,11 @@ func newPool(ctx context.Context, cfg *pgxpool.Config, s settings, opts []Option
 		if ctx.Value(idleOnlyKey{}) != nil {
 			return errMustConnect
 		}
-		if _, down := core.gate.Down(); down && ctx.Value(reachKey{}) != nil && !endpoint.Admitted(ctx) {
-			return endpoint.ErrDown // it has waited for its place in the pool meanwhile
+		if connects, ok := ctx.Value(reachKey{}).(*atomic.Bool); ok {
+			if _, down := core.gate.Down(); down && !endpoint.Admitted(ctx) {
+				return endpoint.ErrDown // it has waited for its place in the pool meanwhile
+			}
+			connects.Store(true)
 		}
 		return before(ctx, attempt)
 	}
@@ -75,7 +80,8 @@ type idleOnly struct{ context.Context }
 
 type idleOnlyKey struct{}
 
-// reachKey marks the context of an Acquire that connects through the gate; pgxpool also connects in the background.
+// reachKey marks the context of an Acquire that connects through the gate; pgxpool also connects in the background. Its value
+// is an *atomic.Bool, which is set where the Acquire does connect.
 type reachKey struct{}
 
 func (c idleOnly) Value(key any) any {
@@ -187,14 +193,40 @@ func (p *Pool) Acquire(ctx context.Context) (*pgxpool.Conn, error) {
 		return nil, ErrClosed
 	}
 	conn, err := p.Pool.Acquire(idleOnly{ctx})
-	if err == nil || !errors.Is(err, errMustConnect) {
-		return conn, p.acquireError(err)
+	if errors.Is(err, errMustConnect) {
+		conn, err = p.connect(ctx)
 	}
-	err = p.core.connect(ctx, func(ctx context.Context) (err error) {
-		conn, err = p.Pool.Acquire(context.WithValue(ctx, reachKey{}, true))
+	return conn, p.acquireError(err)
+}
+
+// connect gives a connection where none is idle. It is apart from Acquire so that nothing is allocated where one is.
+func (p *Pool) connect(ctx context.Context) (conn *pgxpool.Conn, err error) {
+	// While the server lets nobody in, what others give back serves those that wait.
+	stock := &endpoint.Stock{
+		Owner: p.core,
+		Has:   func() bool { return p.Stat().IdleConns() > 0 },
+		Take: func(ctx context.Context) (err error) {
+			if conn, err = p.Pool.Acquire(idleOnly{ctx}); errors.Is(err, errMustConnect) {
+				return endpoint.ErrEmpty
+			}
+			return err
+		},
+	}
+	err = p.core.reach(ctx, reaching{kind: metrics.OpConnect, refusable: true, stock: stock}, func(ctx context.Context) (err error) {
+		var connects atomic.Bool
+		conn, err = p.Pool.Acquire(context.WithValue(ctx, reachKey{}, &connects))
+		if err == nil && !connects.Load() {
+			return endpoint.ErrInStock
+		}
 		return err
 	})
-	return conn, p.acquireError(err)
+	return conn, err
+}
+
+// give gives a connection of a pool back, for one who waits while the server lets nobody in.
+func (c *core) give(conn *pgxpool.Conn) {
+	conn.Release()
+	c.gate.Stocked(c)
 }
 
 // acquireError makes what Close ended match ErrClosed.
@@ -211,7 +243,7 @@ func (p *Pool) AcquireFunc(ctx context.Context, f func(*pgxpool.Conn) error) err
 	if err != nil {
 		return err
 	}
-	defer conn.Release()
+	defer p.core.give(conn)
 	return f(conn)
 }
 
@@ -244,7 +276,7 @@ func (p *Pool) try(ctx context.Context, conn *pgxpool.Conn, f func(*pgxpool.Conn
 	keep := false
 	defer func() {
 		if !keep {
-			conn.Release()
+			p.core.give(conn)
 		}
 	}()
 	permit, err := p.core.breaker.Allow()
@@ -282,7 +314,7 @@ func (p *Pool) Exec(ctx context.Context, sql string, args ...any) (pgconn.Comman
 			return err
 		})
 		if err == nil {
-			conn.Release()
+			p.core.give(conn)
 		}
 		return tag, err
 	})
@@ -295,7 +327,7 @@ func (p *Pool) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, er
 	asked := false // an error is the server's answer: as with pgx, its place is in the rows
 	rows, err := runStatement(ctx, p.core, false, s.repeatable, func(ctx context.Context) (pgx.Rows, error) {
 		s.elsewhere, asked = false, false
-		rows := &pooledRows{}
+		rows := &pooledRows{core: p.core}
 		conn, err := p.onConn(ctx, func(conn *pgxpool.Conn) (err error) {
 			var bounded context.Context
 			bounded, rows.release = p.core.bounded(ctx)
@@ -336,10 +368,10 @@ func (p *Pool) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 	sent := false
 	defer func() {
 		if !sent { // an argument's encoder panicked
-			conn.Release()
+			p.core.give(conn)
 		}
 	}()
-	results := &pooledBatch{BatchResults: conn.SendBatch(ctx, b), conn: conn}
+	results := &pooledBatch{BatchResults: conn.SendBatch(ctx, b), core: p.core, conn: conn}
 	sent = true
 	return results
 }
@@ -350,7 +382,7 @@ func (p *Pool) CopyFrom(ctx context.Context, table pgx.Identifier, columns []str
 	if err != nil {
 		return 0, err
 	}
-	defer conn.Release()
+	defer p.core.give(conn)
 	return conn.CopyFrom(ctx, table, columns, source)
 }
 

@@ -38,7 +38,7 @@ func (c *core) waitWhereItConnects(cfg *pgxpool.Config) {
 // awaitServer waits at the gate until a server of the role that is asked for lets somebody in. pgxpool connects with a context
 // that ends only with the pool, so that the setting bounds it.
 func (c *core) awaitServer(ctx context.Context) error {
-	return c.reach(ctx, metrics.OpConnect, false, func(ctx context.Context) error {
+	return c.reach(ctx, reaching{kind: metrics.OpConnect}, func(ctx context.Context) error {
 		_, err := c.locate(ctx, "")
 		return err
 	})

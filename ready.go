@@ -135,7 +135,7 @@ func (c *core) waitReady(ctx context.Context, attempt func(context.Context) erro
 		return errors.Is(err, errNoAnswer) || errors.Is(err, breaker.ErrOpen) || healable(err)
 	}
 	w := readyWatch{core: c, started: time.Now()}
-	err := c.reach(ctx, metrics.OpReady, false, func(ctx context.Context) error {
+	err := c.reach(ctx, reaching{kind: metrics.OpReady}, func(ctx context.Context) error {
 		w.attempts++
 		err := attempt(ctx)
 		if err == nil || !endpoint.Over(ctx) {

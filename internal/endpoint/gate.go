@@ -43,6 +43,8 @@ type Call struct {
 	// Once makes the call try once: the error of its attempt is its own, and where the server is known to be away and somebody
 	// is looking for it, it fails at once with what was last seen.
 	Once bool
+	// Stock, if not nil, may serve the call while the server is away.
+	Stock *Stock
 }
 
 // Gate lets connection attempts through while the server accepts them. When one fails in a way that waiting can heal,
@@ -66,7 +68,8 @@ type Gate struct {
 }
 
 type waiter struct {
-	turn chan turn // buffered, sent to at most once, while the waiter is in Gate.waiters
+	turn  chan turn // buffered, sent to at most once, while the waiter is in Gate.waiters
+	owner any       // of its stock; nil without one
 }
 
 // turn is what a waiter is told to do.
@@ -75,11 +78,16 @@ type turn uint8
 const (
 	turnProbe turn = iota // be the prober
 	turnEnter             // the server is back: connect
+	turnTake              // there may be something in the stock
 )
 
 // ErrDown is what an attempt may fail with that had to wait for something else first and finds the server away by then, which it
 // did not when it began: it says nothing of the server, and the call waits with the others.
 var ErrDown = errors.New("the server is away")
+
+// ErrInStock is what an attempt returns that was served from the stock: the call has succeeded, and nothing was learned of the
+// server.
+var ErrInStock = errors.New("served from the stock")
 
 type admittedKey struct{}
 
@@ -132,6 +140,9 @@ func (g *Gate) Do(ctx context.Context, how Call, attempt func(context.Context) e
 	if !g.down.Load() {
 		c.own++
 		err := attempt(ctx)
+		if errors.Is(err, ErrInStock) {
+			return nil
+		}
 		if err == nil || !errors.Is(err, ErrDown) && !how.Healable(err) && !Over(ctx) {
 			return err
 		}
@@ -149,8 +160,6 @@ func (g *Gate) Do(ctx context.Context, how Call, attempt func(context.Context) e
 		case how.Once:
 			return err
 		}
-	} else if how.Once && g.isProbed() {
-		return c.exhausted(policy.StopNotRetryable, nil, nil)
 	}
 	admitted := context.WithValue(ctx, admittedKey{}, true)
 	var t turn
@@ -162,7 +171,20 @@ func (g *Gate) Do(ctx context.Context, how Call, attempt func(context.Context) e
 	}()
 	for {
 		if !holding {
-			if t, holding = g.await(ctx); !holding {
+			switch t, holding = g.await(ctx, how); {
+			case holding && t == turnTake:
+				holding = false
+				if err := how.Stock.Take(ctx); !errors.Is(err, ErrEmpty) {
+					return err
+				}
+				if Over(ctx) {
+					return c.ended(ctx, nil)
+				}
+				continue
+			case holding:
+			case how.Once && ctx.Err() == nil:
+				return c.exhausted(policy.StopNotRetryable, nil, nil)
+			default:
 				return c.ended(ctx, nil)
 			}
 		}
@@ -176,6 +198,8 @@ func (g *Gate) Do(ctx context.Context, how Call, attempt func(context.Context) e
 			holding = false
 			g.succeeded(t)
 			return nil
+		case errors.Is(err, ErrInStock):
+			return nil // the turn is passed on
 		case Over(ctx):
 			return c.ended(ctx, err)
 		case !how.Healable(err):
@@ -199,15 +223,10 @@ func (g *Gate) failures() int {
 	return g.attempts
 }
 
-// isProbed reports whether somebody is looking for the server's return.
-func (g *Gate) isProbed() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.down.Load() && g.probing
-}
-
-// await returns the caller's turn: at once if nobody probes, else when it is woken; ok is false if ctx ended first.
-func (g *Gate) await(ctx context.Context) (t turn, ok bool) {
+// await returns the caller's turn: at once if nobody probes or there is something in its stock, else when it is woken; ok is false
+// if ctx ended first, or if it would have to wait and the call is to be made once. A turnTake is not passed on: who does not use
+// it comes back and looks at the stock.
+func (g *Gate) await(ctx context.Context, how Call) (t turn, ok bool) {
 	g.mu.Lock()
 	if !g.down.Load() {
 		g.mu.Unlock()
@@ -218,26 +237,47 @@ func (g *Gate) await(ctx context.Context) (t turn, ok bool) {
 		g.mu.Unlock()
 		return turnProbe, true
 	}
+	if how.Once {
+		g.mu.Unlock()
+		return 0, false
+	}
 	w := &waiter{turn: make(chan turn, 1)}
+	if how.Stock != nil {
+		w.owner = how.Stock.Owner
+	}
 	g.waiters = append(g.waiters, w)
 	g.mu.Unlock()
 
+	// Only now: what comes in from here on wakes the waiter.
+	if how.Stock != nil && how.Stock.Has() && g.leave(w) {
+		return turnTake, true
+	}
 	select {
 	case t := <-w.turn:
 		return t, true
 	case <-ctx.Done():
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for i, other := range g.waiters {
-		if other == w {
-			g.waiters = append(g.waiters[:i], g.waiters[i+1:]...)
-			return 0, false
+	if !g.leave(w) {
+		// Woken and out of time at once: the turn is not lost, somebody else gets it.
+		if t := <-w.turn; t == turnTake {
+			g.Stocked(w.owner)
+		} else {
+			g.finish(t)
 		}
 	}
-	// Woken and out of time at once: the turn is not lost, somebody else gets it.
-	g.passOnLocked(<-w.turn)
 	return 0, false
+}
+
+// leave takes a waiter out of those that wait; it was woken already if that is false.
+func (g *Gate) leave(w *waiter) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	i := slices.Index(g.waiters, w)
+	if i < 0 {
+		return false
+	}
+	g.waiters = slices.Delete(g.waiters, i, i+1)
+	return true
 }
 
 // pause is the prober's wait before an attempt. It returns false, at once, where the wait could not end before ctx does.
@@ -346,6 +386,7 @@ func (g *Gate) enterLocked(n int) {
 	}
 }
 
+// wakeLocked gives the turn to the one that has waited longest.
 func (g *Gate) wakeLocked(t turn) {
 	w := g.waiters[0]
 	g.waiters[0] = nil
