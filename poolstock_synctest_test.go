@@ -58,3 +58,21 @@ func TestCallersOfAPoolShareWhatItHasWhileTheServerHasNoRoomForMore(t *testing.T
 		})
 	}
 }
+
+// TestAnIdleConnectionIsNoSignThatTheServerLetsSomebodyIn: it is an old one.
+func TestAnIdleConnectionIsNoSignThatTheServerLetsSomebodyIn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := script.New(script.Accept(nil), script.Fatal("53300", "sorry, too many clients already"))
+		up := 0
+		pool := scriptedPool(t, s, WithHooks(Hooks{ServerUp: func(time.Duration, int) { up++ }}))
+		conn, err := pool.Acquire(t.Context())
+		require.NoError(t, err)
+		go func() {
+			time.Sleep(time.Second)
+			conn.Release()
+		}()
+		_, err = pool.Exec(t.Context(), "select 1")
+		require.NoError(t, err)
+		require.Zero(t, up)
+	})
+}
