@@ -12,7 +12,8 @@ import (
 // Hooks are functions that are called as things happen, each of which may be nil. They run on the goroutine of the
 // operation, never under a lock, and must not block; they may be called concurrently. A panic of one goes on to the caller
 // of the operation; where database/sql connects on a goroutine of its own, nobody can recover from it, and a panic within its
-// Commit costs it a connection. The struct grows over time: use field names.
+// Commit costs it a connection. ServerDown and ServerUp may run on the goroutine of another handle's operation: all handles of a
+// process that lead to the same servers with the same rights find out together. The struct grows over time: use field names.
 type Hooks struct {
 	// Backoff is called after an attempt failed and before the wait for the next one, so not after the last attempt. Of
 	// the callers that wait for a server it is called by the one that tries for all.
