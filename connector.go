@@ -128,7 +128,7 @@ func OpenDB(dsn string, opts ...Option) (*sql.DB, error) {
 // Connect implements driver.Connector: it returns one good connection, however many attempts that takes, or an error
 // once the context has ended or, for a context without a deadline, after retry_connect_max_elapsed. What waiting cannot
 // heal (a wrong password, a missing database, a refused or invalid TLS) comes back at once, as pgx's own error; all
-// others are an *ExhaustedError with the number of attempts and the last error of the server. It matches
+// others, but for ErrClosed and the first error with NoRetry, are an *ExhaustedError with the number of attempts and the last error of the server. It matches
 // context.DeadlineExceeded where the deadline was the context's, not where it was retry_connect_max_elapsed. Once a
 // circuit breaker is open the error is or wraps a *breaker.OpenError, and nothing is waited for. No error of Connect
 // matches driver.ErrBadConn, which would make database/sql start over.

@@ -26,7 +26,7 @@ import (
 )
 
 // core is what one connector or pool decides with: its settings, what it knows of its servers, its budget, breaker and
-// telemetry. It is made once, is safe for concurrent use, and starts no goroutine.
+// telemetry. It is made once, is safe for concurrent use, and starts no goroutine but those of its watch.
 type core struct {
 	set  settings
 	gate *endpoint.Gate

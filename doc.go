@@ -9,7 +9,8 @@
 //
 // Connecting. A connection attempt is repeated for as long as waiting can heal its failure: the server is not there,
 // starts up, shuts down, recovers, is full, has the wrong role for target_session_attrs, or its name cannot be resolved.
-// One caller in the process tries for all handles on a server; the others wait for its success, each within its own context.
+// One caller in the process tries for all handles that lead to the same hosts with the same rights and settings of the
+// connection; the others wait for its success, each within its own context.
 // Of several hosts the one that was last connected to is tried first, and one that says nothing for 250 ms is left for another
 // that answers. See [Connector.Connect].
 //
@@ -18,7 +19,8 @@
 // A statement outside of a transaction that the server has answered with an error by which it was rolled back: a
 // serialization failure or deadlock (SQLSTATE class 40; after a backoff), a stale cached plan or a missing prepared
 // statement (at once, twice at most), and, over another connection, that its server process is terminated (57P01;
-// Exec without arguments only, where the protocol shows that nothing was committed) or that its server is a standby now (25006 and its like; database/sql allows three connections in all). It must be one plain SELECT, INSERT, UPDATE, DELETE, MERGE, WITH, VALUES or TABLE, and
+// Exec without arguments only, where the protocol shows that nothing was committed) or that its server is a standby now (25006 and its like), each
+// up to retry_max_attempts. It must be one plain SELECT, INSERT, UPDATE, DELETE, MERGE, WITH, VALUES or TABLE, and
 // must not have delivered a row. It is judged by the text that it was given: the name of a prepared statement must not
 // read like a statement ("select x"), as pgx sends what was prepared under it.
 //
@@ -28,7 +30,7 @@
 // # What is never repeated
 //
 //   - A statement that may have run: it was sent, and the connection broke before the answer. With a context of [Idempotent]
-//     it is.
+//     it is, whatever its text.
 //   - A transaction whose COMMIT was sent, unless it was certainly not applied: the answer says so or, without an answer,
 //     the server that is asked afterwards. Where it cannot tell, the error matches [ErrCommitUnknown].
 //   - A query that has delivered a row.
@@ -70,7 +72,7 @@
 // it are dropped, each before it is used again. So is one that falls silent, where the DSN has several hosts and
 // target_session_attrs=read-write or primary: when an answer is 500 ms overdue the server is asked for a sign of life; when
 // it gives none, another host is found to be the primary, and it gives none within 500 ms from then, the statements that wait
-// for it are ended. A server that works on a long statement answers, and is not asked oftener than the time doubles.
+// for it are ended. A server that works on a long statement answers, and is asked each time when half of its time has passed again, every 5 s at last.
 //
 // A server that nobody else can take the place of is waited for. A dead peer is found by the TCP options of every connection
 // within about 11 s. They do not find a process that is stopped on a machine that lives: there only a deadline helps, or
@@ -82,8 +84,9 @@
 //
 // What the driver returns for statements, BEGIN and COMMIT is the error of pgx, not wrapped, also after several attempts:
 // code that asserts *pgconn.PgError works as on plain pgx. Wrapped is only what could not be sent at all
-// where database/sql has no other connection, the third time or on a pinned sql.Conn, and the error of an [Idempotent] statement
-// of which an earlier attempt may have taken effect. Errors of our own are [*CommitUnknownError], [ErrTxEnded] of the
+// where database/sql has no other connection, the third time or on a pinned sql.Conn; what retry_statement_timeout ended; a COMMIT
+// whose answer was lost and that was found not to be applied; and the error of an [Idempotent] statement of which an earlier
+// attempt may have taken effect. Where no other connection could be made, the error is that of connecting. Errors of our own are [*CommitUnknownError], [ErrTxEnded] of the
 // Commit that follows a ROLLBACK sent as text, *breaker.OpenError, and texts that begin with "retrypg:" for mistakes in the
 // use, such as a connection that is busy with open rows. In a transaction and on a pinned sql.Conn, driver.ErrBadConn never
 // stands in place of the reason.
@@ -242,8 +245,10 @@
 //
 // Drivers, connectors, pools, policies, budgets and breakers are safe for concurrent use. A [Conn], and a transaction with
 // the calls of WithTx nested in it, are for one goroutine at a time. Callbacks run on the goroutine of the operation that
-// they tell of, never under a lock, and their panics go on through it. The package starts no goroutine that outlives its
-// call, but for the one that watches over connections to several hosts, which ends with the last of them or with Close. pgx
+// they tell of, never under a lock, and their panics go on through it; but those about connecting run where the connection is made,
+// which in pgxpool is a goroutine of its own, and those about a silent server on the one that watches over the connections: from a
+// panic there nobody can recover. The package starts no goroutine that outlives its
+// call, but for the one that watches over connections to several hosts, which ends with the last of them or with Close, and with it what it asks servers. pgx
 // does: it closes a connection on which a statement was cut short on a goroutine of its own, for up to 15 s.
 //
 // # More

@@ -12,10 +12,11 @@ import (
 // Hooks are functions that are called as things happen, each of which may be nil. They run on the goroutine of the
 // operation, never under a lock, and must not block; they may be called concurrently. A panic of one goes on to the caller
 // of the operation; where database/sql connects on a goroutine of its own, nobody can recover from it, and a panic within its
-// Commit costs it a connection. ServerDown and ServerUp may run on the goroutine of another handle's operation: all handles of a
+// Commit costs it a connection. ServerFenced may run on the goroutine that watches over connections to several hosts, and
+// ServerDown and ServerUp on that of another handle's operation: all handles of a
 // process that lead to the same servers with the same rights find out together. The struct grows over time: use field names.
 type Hooks struct {
-	// Backoff is called after an attempt failed and before the wait for the next one, so not after the last attempt. Of
+	// Backoff is called after an attempt failed and before the wait for the next one, which may be 0, so not after the last attempt. Of
 	// the callers that wait for a server it is called by the one that tries for all.
 	Backoff func(context.Context, BackoffInfo)
 	// ServerDown is called when a connection attempt failed in a way that waiting can heal and the server had been
@@ -26,7 +27,7 @@ type Hooks struct {
 	ServerUp func(after time.Duration, attempts int)
 	// ServerFenced is called when a server turned out to have lost its role: it is a standby, which err, the error of a
 	// statement that only a primary can run, shows (a *pgconn.PgError), or it is silent while another host is the primary. All
-	// connections to it are dropped, each when it is to be used next. It is called once for all that find it out.
+	// connections to it are dropped, each when it is to be used next, and those to a silent one at once. It is called once for all that find it out.
 	ServerFenced func(err error)
 	// Breaker is called when the circuit breaker changes its state.
 	Breaker func(from, to breaker.State)
@@ -40,7 +41,7 @@ type Hooks struct {
 	// transaction's server process, which may have begun to wait.
 	CommitUnreplicated func(ctx context.Context, n *pgconn.Notice)
 	// Evicted is called when a pooled connection was dropped at its checkout because it was found dead, with the
-	// reason: "dead" (the peer closed it), "ping" (it no longer answered) or "fenced" (its server is a standby now).
+	// reason: "dead" (the peer closed it), "ping" (it no longer answered) or "fenced" (its server has lost its role).
 	Evicted func(reason string)
 }
 

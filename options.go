@@ -196,13 +196,14 @@ func WithoutBreaker() Option {
 }
 
 // WithTCPUserTimeout sets how long sent data may stay unacknowledged before the connection is given up (Linux only).
-// Zero means DefaultTCPUserTimeout; Off leaves the system's setting.
+// From 1 ms to 2147483647 ms; zero means DefaultTCPUserTimeout; Off leaves the system's setting.
 func WithTCPUserTimeout(d time.Duration) Option {
 	return optionFunc(func(s *settings) { s.tcpUserTimeout = d })
 }
 
 // WithTCPKeepAlive sets the keepalive probes of connections: silence before the first probe, time between probes, and
-// how many unanswered ones end the connection. Zeros mean the defaults; idle Off switches keepalive off.
+// how many unanswered ones end the connection: the times from 1 s to 32767 s, count from 1 to 127. Zeros mean the defaults; idle
+// Off switches keepalive off.
 func WithTCPKeepAlive(idle, interval time.Duration, count int) Option {
 	return optionFunc(func(s *settings) {
 		s.tcpKeepAliveIdle, s.tcpKeepAliveInterval, s.tcpKeepAliveCount = idle, interval, count
@@ -217,7 +218,8 @@ func WithServerSideTCP() Option {
 }
 
 // WithLoadBalanceHosts makes connections go to the hosts of the DSN, and to the addresses of each, in random order. Without it the
-// one that was last connected to is tried first, and then the others in the order given.
+// one that was last connected to is tried first, and then the others in the order given. With or without it, one that had not
+// the role or fell silent is tried last for 30 s.
 func WithLoadBalanceHosts() Option {
 	return optionFunc(func(s *settings) { s.randomHosts = true })
 }
@@ -257,8 +259,8 @@ func WithoutTelemetry() Option {
 	return optionFunc(func(s *settings) { s.telemetryOff = true })
 }
 
-// WithLogger writes one line for each change of state (server down, server back, breaker, unknown commit, commit that was not
-// replicated) to l.
+// WithLogger writes one line for each change of state (server down, back or fenced, breaker, unknown commit, commit that was not
+// replicated, the progress of WaitReady) to l. nil, the default, writes none.
 func WithLogger(l *slog.Logger) Option {
 	return optionFunc(func(s *settings) { s.logger = l })
 }
@@ -269,7 +271,8 @@ func WithHooks(h Hooks) Option {
 }
 
 // WithConnConfig lets f change the pgx configuration after the DSN was parsed and before the first connection: a
-// tracer, a TLS setting, a type registration. DialFunc, OnPgError and OnNotice that f sets are kept and called. An
+// tracer, a TLS setting, a type registration. DialFunc, OnPgError and OnNotice that f sets are kept and called;
+// DialFunc, with several hosts, also to ask a server for a sign of life. An
 // error of f is the error of NewConnector, NewPool or WaitReady.
 func WithConnConfig(f func(*pgx.ConnConfig) error) Option {
 	return optionFunc(func(s *settings) {
@@ -280,21 +283,24 @@ func WithConnConfig(f func(*pgx.ConnConfig) error) Option {
 }
 
 // WithBeforeConnect calls f before every connection attempt with a copy of the configuration that f may change, for
-// passwords and tokens that expire. An error of f fails that attempt and is classified like any other. The copy is
+// passwords and tokens that expire, also before attempts whose connection only shows which host has the role. It is called
+// concurrently. A handle with such a function looks for its server by itself, not together with other handles of the process. An
+// error of f fails that attempt and is classified like any other. The copy is
 // shallow: replace maps, slices and what pointers lead to, do not change them in place. A later WithBeforeConnect replaces
 // an earlier one; the BeforeConnect of a pool's configuration is called after it.
 func WithBeforeConnect(f func(context.Context, *pgx.ConnConfig) error) Option {
 	return optionFunc(func(s *settings) { s.beforeConnect = f })
 }
 
-// WithAfterConnect calls f with every new connection before anything else uses it, for session settings and type
-// registration. An error of f fails that attempt and is classified like any other. A later WithAfterConnect replaces an
+// WithAfterConnect calls f with every new connection before a caller uses it, for session settings and type
+// registration. It is called concurrently. An error of f fails that attempt and is classified like any other. A handle with such a
+// function looks for its server by itself, not together with other handles of the process. A later WithAfterConnect replaces an
 // earlier one; the AfterConnect of a pool's configuration is called after it.
 func WithAfterConnect(f func(context.Context, *pgx.Conn) error) Option {
 	return optionFunc(func(s *settings) { s.afterConnect = f })
 }
 
-// WithReadyProgress calls f with each change of state while WaitReady waits.
+// WithReadyProgress calls f with each change of state while WaitReady waits, on its goroutine. f must not block.
 func WithReadyProgress(f func(ReadyEvent)) Option {
 	return optionFunc(func(s *settings) { s.onReady = f })
 }

@@ -33,7 +33,8 @@ func WithMaxAttempts(n int) TuningOption {
 }
 
 // WithMaxElapsed bounds the time in which attempts begin: none begins later than d after the first attempt of a
-// transaction began, or after that of a statement failed. Zero or Off: bounded by the context and by attempts alone.
+// transaction began, or after that of a statement failed. Zero or Off: bounded by the context and by attempts alone; another
+// negative time is an error.
 func WithMaxElapsed(d time.Duration) TuningOption {
 	return tuningFunc(func(s *settings) { s.maxElapsed = d })
 }
@@ -52,7 +53,7 @@ func WithBackoff(p policy.Policy) TuningOption {
 }
 
 // WithConnectMaxElapsed bounds how long connecting waits for a server where the context has no deadline, as when
-// database/sql opens connections for waiting callers. Zero means DefaultConnectMaxElapsed.
+// database/sql opens connections for waiting callers. Zero means DefaultConnectMaxElapsed; a negative time, Off too, is an error.
 func WithConnectMaxElapsed(d time.Duration) TuningOption {
 	return tuningFunc(func(s *settings) { s.connectMaxElapsed = d })
 }
@@ -60,14 +61,15 @@ func WithConnectMaxElapsed(d time.Duration) TuningOption {
 // WithStatementTimeout bounds statements whose context has no deadline: from sending one to its last row, in transactions
 // too. What is over then is ended: the connection is closed, and of an autocommit statement that changes data nobody knows whether
 // it took effect; WithTx runs the transaction again. A COMMIT that takes longer is asked about like one whose answer was lost. It does
-// not bound COPY and batches. Zero or Off, the default: no bound. It
+// not bound COPY, batches, Prepare and Ping. An Idempotent statement is sent again, so that its call takes up to three times as long.
+// Zero or Off, the default: no bound; another negative time is an error. It
 // is the client's time, unlike PostgreSQL's statement_timeout, and also ends the wait for a server that says nothing any more.
 func WithStatementTimeout(d time.Duration) TuningOption {
 	return tuningFunc(func(s *settings) { s.statementTimeout = d })
 }
 
-// WithPingAfter sets after how much idle time a pooled connection is pinged when it is taken: only a round trip finds a server
-// that vanished without a word. A look at the socket, which costs none, is always taken. Zero means DefaultPingAfter, Off never.
+// WithPingAfter sets how long after it was taken last (database/sql) or given back (pools) a connection is pinged when it is taken: only a round trip finds a server
+// that vanished without a word. A look at the socket, which costs none, is always taken. Zero means DefaultPingAfter, Off never; another negative time is an error.
 // A ShouldPing of a pool's configuration goes before.
 func WithPingAfter(d time.Duration) TuningOption {
 	return tuningFunc(func(s *settings) { s.pingAfter = d })

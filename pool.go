@@ -187,7 +187,8 @@ func (p *Pool) Close() {
 	p.Pool.Close()
 }
 
-// Acquire returns a connection, however many attempts that takes; see Connector.Connect for its bounds and errors.
+// Acquire returns a connection, however many attempts that takes; see Connector.Connect for the bounds and errors of connecting.
+// Where all connections of the pool are in use it waits for one as pgxpool does, bounded by ctx alone, whose error is then pgxpool's.
 func (p *Pool) Acquire(ctx context.Context) (*pgxpool.Conn, error) {
 	if p.core.closed.Load() {
 		return nil, ErrClosed
@@ -299,8 +300,8 @@ func (p *Pool) try(ctx context.Context, conn *pgxpool.Conn, f func(*pgxpool.Conn
 	return !sent && closed && ctx.Err() == nil, err
 }
 
-// Exec is pgxpool's Exec; a plain statement that was rolled back, by a conflict, by the end of its server process, or because
-// its server is a standby now, is run again, as by database/sql.
+// Exec is pgxpool's Exec; a plain statement that was rolled back, by a conflict, because its server is a standby now, or, without
+// arguments, by the end of its server process, is run again, as by database/sql.
 func (p *Pool) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
 	s := poolStatement{sql: sql, args: args}
 	return runStatement(ctx, p.core, false, s.repeatable, func(ctx context.Context) (tag pgconn.CommandTag, err error) {
@@ -321,7 +322,7 @@ func (p *Pool) Exec(ctx context.Context, sql string, args ...any) (pgconn.Comman
 }
 
 // Query is pgxpool's Query on a connection that Acquire gives. It waits for the first row; until then a plain statement is
-// run again as by Exec. Errors that come with later rows are the caller's.
+// run again as by Exec with arguments. Errors that come with later rows are the caller's.
 func (p *Pool) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
 	s := poolStatement{sql: sql, args: args}
 	asked := false // an error is the server's answer: as with pgx, its place is in the rows
@@ -354,7 +355,8 @@ func (p *Pool) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, er
 	return rows, nil
 }
 
-// QueryRow is pgxpool's QueryRow; a plain statement is run again as by Exec. It is sent by Scan.
+// QueryRow is pgxpool's QueryRow; a plain statement is run again as by Exec with
+// arguments. It is sent by Scan.
 func (p *Pool) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 	return &pooledRow{p: p, ctx: ctx, sql: sql, args: args}
 }

@@ -80,7 +80,7 @@ func (r *pooledRows) Values() ([]any, error) {
 	return values, err
 }
 
-// failedRows are the rows of a query that was not sent.
+// failedRows are the rows of a query that failed before its first row.
 type failedRows struct{ err error }
 
 func (failedRows) Close()                                       {}

@@ -24,7 +24,7 @@ type ReadyEvent struct {
 	Class Class
 	// Ready is true in the last event.
 	Ready bool
-	// Attempts is how many attempts were made so far, Elapsed the time since the start.
+	// Attempts is how many attempts this call made so far, Elapsed the time since the start.
 	Attempts int
 	Elapsed  time.Duration
 	// Err is the error behind State, nil when Ready. It never holds the password.
@@ -43,7 +43,7 @@ func (e ReadyEvent) LogValue() slog.Value {
 // for. It waits for a server that is not there yet, starts up, recovers, is full, or has another role; it returns at
 // once what waiting cannot heal: a wrong password, a missing database, refused or invalid TLS, a wrong DSN. It is
 // bounded by ctx and, where that has no deadline, by WithConnectMaxElapsed. WithReadyProgress and WithLogger tell about
-// each change of state. The error after waiting is an *ExhaustedError with the last error of the server.
+// each change of state; while another handle of the process looks for the same server, only of what that finds out in the end. The error after waiting is an *ExhaustedError with the last error of the server.
 func WaitReady(ctx context.Context, dsn string, opts ...Option) error {
 	pool, s, err := parsePoolDSN(dsn) // a program may give the DSN of its pool, with pool_* keys
 	if err != nil {

@@ -81,7 +81,7 @@ func (c *core) watchServers(cfg *pgx.ConnConfig, hooks connectHooks, plain bool)
 }
 
 // How long a dial may take before another one is made beside it: while the server is known to be away, as often as its return is
-// looked for; else as long as Linux waits before it sends its first packet again (RFC 6298, section 2).
+// looked for at last; else as long as Linux waits before it sends its first packet again (RFC 6298, section 2).
 const (
 	redialWhileAway = 250 * time.Millisecond
 	redial          = time.Second

@@ -228,7 +228,7 @@ func TestConnectionsAreTheSame(t *testing.T) {
 		_, err = s.db.ExecContext(s.ctx, "select pg_terminate_backend(pg_backend_pid())")
 		var pgErr *pgconn.PgError
 		require.ErrorAs(t, err, &pgErr)
-		s.fail("terminated", pgErr) // ours is wrapped: it was sent over three connections
+		s.fail("terminated", pgErr)
 		s.fail("after that", s.db.PingContext(s.ctx))
 	})
 }

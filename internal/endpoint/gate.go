@@ -1,4 +1,4 @@
-// Package endpoint keeps what one process knows of the servers behind one connector: whether they accept connections,
+// Package endpoint keeps what one process knows of the servers that its handles lead to: whether they accept connections,
 // and who of the callers that need one looks for their return.
 package endpoint
 

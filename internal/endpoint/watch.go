@@ -44,7 +44,7 @@ type WatchOptions struct {
 // Watch looks after connections that wait for a server: when it falls silent and another one is found to be what is looked
 // for, they are ended, so that what they were to do can be done there. Without it a server that vanished without a word
 // costs what TCP takes to give up, and one whose processes are stopped costs for ever. It runs one goroutine while there are
-// lines, and until its context ends. It is safe for concurrent use.
+// lines, and one for each server that it asks, until its context ends. It is safe for concurrent use.
 type Watch struct {
 	ctx  context.Context
 	opts WatchOptions
