@@ -99,7 +99,8 @@ func run[T any](ctx context.Context, c *Conn, query string, args []driver.NamedV
 func (c *Conn) move(ctx context.Context) error {
 	c.session.leaving = false
 	closeNow(c.session.pgx) // first: the server may have no room for another one
-	other, err := c.connector.connect(ctx)
+	// The breaker was asked for the statement: its one probe may be this statement's.
+	other, err := c.connector.connect(ctx, false)
 	if err != nil {
 		return err
 	}
@@ -192,6 +193,14 @@ func (p *preparedStmt) follow(ctx context.Context) error {
 	}
 	p.Stmt, p.on = stmt, p.conn.session
 	return nil
+}
+
+// Close implements driver.Stmt. With a connection that was exchanged the statement has gone, too.
+func (p *preparedStmt) Close() error {
+	if p.on != p.conn.session {
+		return nil
+	}
+	return p.Stmt.Close()
 }
 
 // ExecContext implements driver.StmtExecContext.

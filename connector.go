@@ -133,15 +133,17 @@ func OpenDB(dsn string, opts ...Option) (*sql.DB, error) {
 // circuit breaker is open the error is or wraps a *breaker.OpenError, and nothing is waited for. No error of Connect
 // matches driver.ErrBadConn, which would make database/sql start over.
 func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
-	conn, err := c.connect(ctx)
+	conn, err := c.connect(ctx, true)
 	if err != nil {
 		return nil, err
 	}
 	return conn, nil
 }
 
-func (c *Connector) connect(ctx context.Context) (conn *Conn, err error) {
-	err = c.core.connect(withoutRecord(ctx), func(ctx context.Context) (err error) {
+// connect is Connect; refusable says that the breaker is asked.
+func (c *Connector) connect(ctx context.Context, refusable bool) (conn *Conn, err error) {
+	r := reaching{kind: metrics.OpConnect, refusable: refusable}
+	err = c.core.reach(withoutRecord(ctx), r, func(ctx context.Context) (err error) {
 		conn, err = c.attempt(ctx)
 		return err
 	})

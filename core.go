@@ -208,11 +208,6 @@ func healable(err error) bool {
 	return false
 }
 
-// connect makes attempt until it gives a connection, within ctx and the limits of the settings.
-func (c *core) connect(ctx context.Context, attempt func(context.Context) error) error {
-	return c.reach(ctx, reaching{kind: metrics.OpConnect, refusable: true}, attempt)
-}
-
 // reaching says how the server is reached.
 type reaching struct {
 	kind metrics.Operation
@@ -269,6 +264,9 @@ func (c *core) reachThrough(ctx context.Context, gate *endpoint.Gate, r reaching
 			permit.Success()
 		case errors.Is(err, endpoint.ErrInStock):
 			op.attemptEnd(t, nil, false)
+			return err
+		case errors.Is(err, endpoint.ErrNoPlace):
+			op.attemptEnd(t, err, true)
 			return err
 		case again && !errors.Is(err, endpoint.ErrDown):
 			permit.Failure()

@@ -10,11 +10,13 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/stretchr/testify/require"
 
+	"github.com/retrypg/retrypg/breaker"
 	"github.com/retrypg/retrypg/internal/pgtest/script"
 )
 
@@ -118,6 +120,52 @@ func TestAPreparedStatementFollowsItsConnection(t *testing.T) {
 		require.Len(t, s.Attempts(), 2)
 		require.NoError(t, stmt.Close())
 		require.NoError(t, other.Close())
+	})
+}
+
+// TestAPreparedStatementThatDidNotFollowIsClosedWithoutAnError: it went with its connection.
+func TestAPreparedStatementThatDidNotFollowIsClosedWithoutAnError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := onStandby(1, serverError("25006", "cannot execute INSERT in a read-only transaction"))
+		conn, err := scripted(t, s).Conn(t.Context())
+		require.NoError(t, err)
+		defer conn.Close()
+		stmt, err := conn.PrepareContext(t.Context(), "select 1")
+		require.NoError(t, err)
+		_, err = conn.ExecContext(t.Context(), "insert into t values (1)")
+		require.NoError(t, err)
+		require.Len(t, s.Attempts(), 2)
+		require.NoError(t, stmt.Close())
+	})
+}
+
+// TestAnExchangeOfTheConnectionAsksNoBreaker: the statement that needs it may be the one probe of a half-open breaker.
+func TestAnExchangeOfTheConnectionAsksNoBreaker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var inserts atomic.Int32
+		db, s := scriptedFor(t, func(_ *script.Session, sql string) script.Result {
+			if !strings.HasPrefix(sql, "insert") {
+				return script.Result{}
+			}
+			switch inserts.Add(1) {
+			case 1:
+				return script.Result{Close: true}
+			case 2:
+				return script.Result{Err: terminating("ProcessInterrupts")}
+			}
+			return script.Result{}
+		}, WithBreaker(breaker.Options{Failures: 1, OpenFor: time.Second}))
+		held, err := db.Conn(t.Context())
+		require.NoError(t, err)
+		_, err = db.ExecContext(t.Context(), "insert into t values (1)")
+		require.Equal(t, OutcomeUnknown, Classify(err).Outcome)
+		require.NoError(t, held.Close())
+		_, err = db.ExecContext(t.Context(), "insert into t values (2)")
+		require.ErrorIs(t, err, breaker.ErrOpen)
+		time.Sleep(time.Second)
+		_, err = db.ExecContext(t.Context(), "insert into t values (3)")
+		require.NoError(t, err)
+		require.Equal(t, 3, ran(s, "insert"))
 	})
 }
 

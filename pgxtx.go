@@ -94,7 +94,7 @@ func (t *pgxTx) beginOn(ctx context.Context, acquire func(context.Context) (*pgx
 			return nil
 		}
 		closed := pooled.Conn().IsClosed()
-		t.core.give(pooled)
+		pooled.Release()
 		if !closed || !reused || ctx.Err() != nil {
 			return err
 		}
@@ -170,7 +170,7 @@ func (t *pgxTx) end(v verdict) {
 		t.own.close()
 	}
 	if t.pooled != nil {
-		t.core.give(t.pooled)
+		t.pooled.Release()
 		t.pooled = nil
 	}
 }

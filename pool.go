@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -57,13 +58,21 @@ func newPool(ctx context.Context, cfg *pgxpool.Config, s settings, opts []Option
 		if ctx.Value(idleOnlyKey{}) != nil {
 			return errMustConnect
 		}
-		if connects, ok := ctx.Value(reachKey{}).(*atomic.Bool); ok {
+		if r, ok := ctx.Value(reachKey{}).(*poolReach); ok {
 			if _, down := core.gate.Down(); down && !endpoint.Admitted(ctx) {
 				return endpoint.ErrDown // it has waited for its place in the pool meanwhile
 			}
-			connects.Store(true)
+			r.placed.Store(true)
+			r.connects.Store(true)
 		}
 		return before(ctx, attempt)
+	}
+	shouldPing := cfg.ShouldPing
+	cfg.ShouldPing = func(ctx context.Context, params pgxpool.ShouldPingParams) bool { // pgxpool asks this of each idle connection
+		if r, ok := ctx.Value(reachKey{}).(*poolReach); ok {
+			r.placed.Store(true)
+		}
+		return shouldPing(ctx, params)
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
@@ -80,9 +89,19 @@ type idleOnly struct{ context.Context }
 
 type idleOnlyKey struct{}
 
-// reachKey marks the context of an Acquire that connects through the gate; pgxpool also connects in the background. Its value
-// is an *atomic.Bool, which is set where the Acquire does connect.
+// reachKey marks the context of an Acquire that connects through the gate, with a *poolReach; pgxpool also connects in the
+// background.
 type reachKey struct{}
+
+// poolReach is what is seen of such an Acquire.
+type poolReach struct {
+	placed   atomic.Bool // it has a place in the pool
+	connects atomic.Bool // it makes a connection
+}
+
+// placeWait is how long an Acquire that has its turn at the gate may wait for a place in the pool. Chosen: pgxpool takes
+// microseconds where there is one.
+const placeWait = 20 * time.Millisecond
 
 func (c idleOnly) Value(key any) any {
 	if key == (idleOnlyKey{}) {
@@ -204,8 +223,7 @@ func (p *Pool) Acquire(ctx context.Context) (*pgxpool.Conn, error) {
 func (p *Pool) connect(ctx context.Context) (conn *pgxpool.Conn, err error) {
 	// While the server lets nobody in, what others give back serves those that wait.
 	stock := &endpoint.Stock{
-		Owner: p.core,
-		Has:   func() bool { return p.Stat().IdleConns() > 0 },
+		Has: func() bool { return p.Stat().IdleConns() > 0 },
 		Take: func(ctx context.Context) (err error) {
 			if conn, err = p.Pool.Acquire(idleOnly{ctx}); errors.Is(err, errMustConnect) {
 				return endpoint.ErrEmpty
@@ -214,20 +232,25 @@ func (p *Pool) connect(ctx context.Context) (conn *pgxpool.Conn, err error) {
 		},
 	}
 	err = p.core.reach(ctx, reaching{kind: metrics.OpConnect, refusable: true, stock: stock}, func(ctx context.Context) (err error) {
-		var connects atomic.Bool
-		conn, err = p.Pool.Acquire(context.WithValue(ctx, reachKey{}, &connects))
-		if err == nil && !connects.Load() {
+		var r poolReach
+		ctx, cancel := context.WithCancelCause(context.WithValue(ctx, reachKey{}, &r))
+		defer cancel(nil)
+		if endpoint.Admitted(ctx) {
+			defer time.AfterFunc(placeWait, func() {
+				if !r.placed.Load() {
+					cancel(endpoint.ErrNoPlace)
+				}
+			}).Stop()
+		}
+		switch conn, err = p.Pool.Acquire(ctx); {
+		case err == nil && !r.connects.Load():
 			return endpoint.ErrInStock
+		case err != nil && errors.Is(context.Cause(ctx), endpoint.ErrNoPlace):
+			return endpoint.ErrNoPlace
 		}
 		return err
 	})
 	return conn, err
-}
-
-// give gives a connection of a pool back, for one who waits while the server lets nobody in.
-func (c *core) give(conn *pgxpool.Conn) {
-	conn.Release()
-	c.gate.Stocked(c)
 }
 
 // acquireError makes what Close ended match ErrClosed.
@@ -244,7 +267,7 @@ func (p *Pool) AcquireFunc(ctx context.Context, f func(*pgxpool.Conn) error) err
 	if err != nil {
 		return err
 	}
-	defer p.core.give(conn)
+	defer conn.Release()
 	return f(conn)
 }
 
@@ -277,7 +300,7 @@ func (p *Pool) try(ctx context.Context, conn *pgxpool.Conn, f func(*pgxpool.Conn
 	keep := false
 	defer func() {
 		if !keep {
-			p.core.give(conn)
+			conn.Release()
 		}
 	}()
 	permit, err := p.core.breaker.Allow()
@@ -315,7 +338,7 @@ func (p *Pool) Exec(ctx context.Context, sql string, args ...any) (pgconn.Comman
 			return err
 		})
 		if err == nil {
-			p.core.give(conn)
+			conn.Release()
 		}
 		return tag, err
 	})
@@ -328,7 +351,7 @@ func (p *Pool) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, er
 	asked := false // an error is the server's answer: as with pgx, its place is in the rows
 	rows, err := runStatement(ctx, p.core, false, s.repeatable, func(ctx context.Context) (pgx.Rows, error) {
 		s.elsewhere, asked = false, false
-		rows := &pooledRows{core: p.core}
+		rows := &pooledRows{}
 		conn, err := p.onConn(ctx, func(conn *pgxpool.Conn) (err error) {
 			var bounded context.Context
 			bounded, rows.release = p.core.bounded(ctx)
@@ -370,10 +393,10 @@ func (p *Pool) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 	sent := false
 	defer func() {
 		if !sent { // an argument's encoder panicked
-			p.core.give(conn)
+			conn.Release()
 		}
 	}()
-	results := &pooledBatch{BatchResults: conn.SendBatch(ctx, b), core: p.core, conn: conn}
+	results := &pooledBatch{BatchResults: conn.SendBatch(ctx, b), conn: conn}
 	sent = true
 	return results
 }
@@ -384,7 +407,7 @@ func (p *Pool) CopyFrom(ctx context.Context, table pgx.Identifier, columns []str
 	if err != nil {
 		return 0, err
 	}
-	defer p.core.give(conn)
+	defer conn.Release()
 	return conn.CopyFrom(ctx, table, columns, source)
 }
 

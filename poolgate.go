@@ -60,6 +60,11 @@ func (c *core) addSecondRound(cfg *pgconn.Config) {
 	cfg.ConnectTimeout = max(c.connectMaxElapsed(), cfg.ConnectTimeout)
 	lookup := cfg.LookupFunc
 	cfg.LookupFunc = func(ctx context.Context, name string) ([]string, error) {
+		if r.names == 0 && r.first == 0 && !r.waited { // no name of the first round leads anywhere: there is nothing to dial
+			if err := r.wait(ctx); err != nil {
+				return nil, err
+			}
+		}
 		addrs, err := lookup(ctx, name)
 		if r.names > 0 { // pgconn looks all names up before it dials, in their order
 			r.names--
@@ -98,6 +103,8 @@ type rounds struct {
 	names   int           // names of the first round that have not been looked up yet
 	first   int           // addresses of the first round
 	dials   int
+	waited  bool        // for the server
+	failed  error       // of the wait
 	bound   *time.Timer // ends the connection that is being made
 
 	connected atomic.Bool // what is dialled from then on are requests to cancel, maybe by several goroutines
@@ -111,10 +118,11 @@ func (r *rounds) next(ctx context.Context, network, addr string) (net.Conn, erro
 	if r.bound != nil {
 		r.bound.Stop()
 	}
-	if r.dials++; r.dials == r.first+1 {
-		if err := r.core.awaitServer(ctx); err != nil {
-			return nil, err
-		}
+	if r.dials++; r.dials == r.first+1 && !r.waited {
+		r.failed = r.wait(ctx)
+	}
+	if r.failed != nil {
+		return nil, r.failed // what is left of the second round has nothing to wait for
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
@@ -129,6 +137,12 @@ func (r *rounds) next(ctx context.Context, network, addr string) (net.Conn, erro
 		r.bound = time.AfterFunc(r.timeout-time.Since(began), func() { wire.Sever(errConnectTimeout) })
 	}
 	return nc, nil
+}
+
+// wait waits for the server between the two rounds.
+func (r *rounds) wait(ctx context.Context) error {
+	r.waited = true
+	return r.core.awaitServer(ctx)
 }
 
 // ready ends the bound on the connection, and reports whether that was in time.

@@ -29,7 +29,6 @@ func (s *poolStatement) repeatable(err error) bool {
 // pooledRows gives the connection back when the rows are closed.
 type pooledRows struct {
 	pgx.Rows
-	core    *core
 	conn    *pgxpool.Conn
 	waiting bool               // the first row was read, and Next not called yet
 	release context.CancelFunc // of the context of the query; may be nil
@@ -47,7 +46,7 @@ func (r *pooledRows) Close() {
 	r.Rows.Close()
 	release(r.release)
 	if r.conn != nil {
-		r.core.give(r.conn)
+		r.conn.Release()
 		r.conn = nil
 	}
 }
@@ -124,7 +123,7 @@ func (r *pooledRow) Scan(dest ...any) error {
 			return err
 		})
 		if err == nil {
-			r.p.core.give(conn)
+			conn.Release()
 		}
 		return empty, err
 	})
@@ -137,14 +136,13 @@ func (r *pooledRow) Scan(dest ...any) error {
 // pooledBatch gives the connection back when the batch is closed.
 type pooledBatch struct {
 	pgx.BatchResults
-	core *core
 	conn *pgxpool.Conn
 }
 
 func (b *pooledBatch) Close() error {
 	err := b.BatchResults.Close()
 	if b.conn != nil {
-		b.core.give(b.conn)
+		b.conn.Release()
 		b.conn = nil
 	}
 	return err

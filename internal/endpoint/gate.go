@@ -68,8 +68,7 @@ type Gate struct {
 }
 
 type waiter struct {
-	turn  chan turn // buffered, sent to at most once, while the waiter is in Gate.waiters
-	owner any       // of its stock; nil without one
+	turn chan turn // buffered, sent to at most once, while the waiter is in Gate.waiters
 }
 
 // turn is what a waiter is told to do.
@@ -84,6 +83,9 @@ const (
 // ErrDown is what an attempt may fail with that had to wait for something else first and finds the server away by then, which it
 // did not when it began: it says nothing of the server, and the call waits with the others.
 var ErrDown = errors.New("the server is away")
+
+// ErrNoPlace is what an attempt fails with that would first have to wait for what other callers of the stock have.
+var ErrNoPlace = errors.New("no place")
 
 // ErrInStock is what an attempt returns that was served from the stock: the call has succeeded, and nothing was learned of the
 // server.
@@ -174,11 +176,8 @@ func (g *Gate) Do(ctx context.Context, how Call, attempt func(context.Context) e
 			switch t, holding = g.await(ctx, how); {
 			case holding && t == turnTake:
 				holding = false
-				if err := how.Stock.Take(ctx); !errors.Is(err, ErrEmpty) {
+				if done, err := c.take(ctx, how.Stock); done {
 					return err
-				}
-				if Over(ctx) {
-					return c.ended(ctx, nil)
 				}
 				continue
 			case holding:
@@ -200,6 +199,14 @@ func (g *Gate) Do(ctx context.Context, how Call, attempt func(context.Context) e
 			return nil
 		case errors.Is(err, ErrInStock):
 			return nil // the turn is passed on
+		case errors.Is(err, ErrNoPlace) && how.Stock != nil:
+			// Nobody waits with a turn in hand for what other callers have: those that wait for the turn may need nothing of it.
+			holding = false
+			g.finish(t)
+			if done, err := c.take(ctx, how.Stock); done {
+				return err
+			}
+			continue
 		case Over(ctx):
 			return c.ended(ctx, err)
 		case !how.Healable(err):
@@ -224,8 +231,8 @@ func (g *Gate) failures() int {
 }
 
 // await returns the caller's turn: at once if nobody probes or there is something in its stock, else when it is woken; ok is false
-// if ctx ended first, or if it would have to wait and the call is to be made once. A turnTake is not passed on: who does not use
-// it comes back and looks at the stock.
+// if ctx ended first, or if it would have to wait and the call is to be made once. A turnTake need not be passed on: all that wait
+// look at their stock.
 func (g *Gate) await(ctx context.Context, how Call) (t turn, ok bool) {
 	g.mu.Lock()
 	if !g.down.Load() {
@@ -242,30 +249,33 @@ func (g *Gate) await(ctx context.Context, how Call) (t turn, ok bool) {
 		return 0, false
 	}
 	w := &waiter{turn: make(chan turn, 1)}
-	if how.Stock != nil {
-		w.owner = how.Stock.Owner
-	}
 	g.waiters = append(g.waiters, w)
 	g.mu.Unlock()
 
-	// Only now: what comes in from here on wakes the waiter.
-	if how.Stock != nil && how.Stock.Has() && g.leave(w) {
-		return turnTake, true
+	var look <-chan time.Time
+	if how.Stock != nil {
+		if how.Stock.Has() && g.leave(w) {
+			return turnTake, true
+		}
+		ticker := time.NewTicker(lookAtStock)
+		defer ticker.Stop()
+		look = ticker.C
 	}
-	select {
-	case t := <-w.turn:
-		return t, true
-	case <-ctx.Done():
-	}
-	if !g.leave(w) {
-		// Woken and out of time at once: the turn is not lost, somebody else gets it.
-		if t := <-w.turn; t == turnTake {
-			g.Stocked(w.owner)
-		} else {
-			g.finish(t)
+	for {
+		select {
+		case t := <-w.turn:
+			return t, true
+		case <-look:
+			if how.Stock.Has() && g.leave(w) {
+				return turnTake, true
+			}
+		case <-ctx.Done():
+			if !g.leave(w) {
+				g.finish(<-w.turn) // woken and out of time at once: the turn is not lost, somebody else gets it
+			}
+			return 0, false
 		}
 	}
-	return 0, false
 }
 
 // leave takes a waiter out of those that wait; it was woken already if that is false.

@@ -3,14 +3,12 @@ package endpoint
 import (
 	"context"
 	"errors"
-	"slices"
+	"time"
 )
 
 // Stock is what a call may be served from without the server: the idle connections of a pool, which others give back while no
 // further one can be made, as of a server that has no room for more. All fields are needed.
 type Stock struct {
-	// Owner tells stocks apart; it is comparable.
-	Owner any
 	// Has reports whether there seems to be something in the stock. It does not block.
 	Has func() bool
 	// Take serves the call from the stock, which may block. ErrEmpty says that nothing was there any more; any other error ends
@@ -21,19 +19,17 @@ type Stock struct {
 // ErrEmpty says that a Stock was empty.
 var ErrEmpty = errors.New("nothing in stock")
 
-// Stocked says that something came into the stock of owner: the call that has waited longest for it is to take it. It takes no lock
-// while the server is there.
-func (g *Gate) Stocked(owner any) {
-	if !g.down.Load() {
-		return
+// lookAtStock is how often a call that waits looks at its stock: nobody tells it when something comes in. Chosen: some callers then
+// share a connection without much of a pause, and hundreds of them look without much of a processor.
+const lookAtStock = 20 * time.Millisecond
+
+// take serves the call from its stock. done is false where it has to go on waiting.
+func (c *call) take(ctx context.Context, s *Stock) (done bool, err error) {
+	switch err = s.Take(ctx); {
+	case err == nil:
+		return true, nil
+	case Over(ctx):
+		return true, c.ended(ctx, nil)
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	i := slices.IndexFunc(g.waiters, func(w *waiter) bool { return w.owner != nil && w.owner == owner })
-	if i < 0 {
-		return
-	}
-	w := g.waiters[i]
-	g.waiters = slices.Delete(g.waiters, i, i+1)
-	w.turn <- turnTake
+	return !errors.Is(err, ErrEmpty), err
 }

@@ -3,6 +3,7 @@ package endpoint
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,7 +20,6 @@ type shelf struct {
 
 func (s *shelf) stock() *Stock {
 	return &Stock{
-		Owner: s,
 		Has: func() bool {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -38,11 +38,13 @@ func (s *shelf) stock() *Stock {
 	}
 }
 
-func (s *shelf) put(g *Gate) {
+// put puts a thing there, and lets those that wait look.
+func (s *shelf) put() {
 	s.mu.Lock()
 	s.things++
 	s.mu.Unlock()
-	g.Stocked(s)
+	time.Sleep(lookAtStock)
+	synctest.Wait()
 }
 
 // withoutServer runs f with a gate whose server is away for as long as f runs, while one caller looks for it.
@@ -68,24 +70,21 @@ func TestACallIsServedFromItsStockWhileTheServerIsAway(t *testing.T) {
 	withoutServer(t, func(t *testing.T, g *Gate) {
 		var mine, others shelf
 		var calls sync.WaitGroup
-		served := 0
+		var served atomic.Int32
 		for range 3 {
 			calls.Go(func() {
 				require.NoError(t, g.Do(t.Context(), Call{Healable: away, Stock: mine.stock()}, refuse))
-				served++
+				served.Add(1)
 			})
 			synctest.Wait()
 		}
-		others.put(g)
-		synctest.Wait()
-		require.Zero(t, served, "it was another's")
-		for n := range 3 {
-			mine.put(g)
-			synctest.Wait()
-			require.Equal(t, n+1, served)
+		others.put()
+		require.Zero(t, served.Load(), "it was another's")
+		for n := range int32(3) {
+			mine.put()
+			require.Equal(t, n+1, served.Load())
 		}
 		calls.Wait()
-		require.Equal(t, 3, mine.looked, "one is woken for each thing")
 	})
 }
 
@@ -99,28 +98,12 @@ func TestWhatCameIntoTheStockBeforeACallWaitedServesIt(t *testing.T) {
 	})
 }
 
-// TestACallThatFoundItsStockEmptyWaitsOn: another one was faster.
-func TestACallThatFoundItsStockEmptyWaitsOn(t *testing.T) {
-	withoutServer(t, func(t *testing.T, g *Gate) {
-		var s shelf
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		defer cancel()
-		done := make(chan error, 1)
-		go func() { done <- g.Do(ctx, Call{Healable: away, Stock: s.stock()}, refuse) }()
-		synctest.Wait()
-		g.Stocked(&s)
-		synctest.Wait()
-		require.Equal(t, 1, s.looked)
-		require.ErrorIs(t, <-done, context.DeadlineExceeded)
-	})
-}
-
 // TestAStockThatSeemsFullAndIsEmptyDoesNotOutlastTheCall: connections may be found dead when they are taken.
 func TestAStockThatSeemsFullAndIsEmptyDoesNotOutlastTheCall(t *testing.T) {
 	withoutServer(t, func(t *testing.T, g *Gate) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		stock := &Stock{Owner: 1, Has: func() bool { return true }, Take: func(context.Context) error {
+		stock := &Stock{Has: func() bool { return true }, Take: func(context.Context) error {
 			time.Sleep(100 * time.Millisecond)
 			return ErrEmpty
 		}}
@@ -130,30 +113,69 @@ func TestAStockThatSeemsFullAndIsEmptyDoesNotOutlastTheCall(t *testing.T) {
 
 func TestAnErrorOfTheStockEndsTheCall(t *testing.T) {
 	withoutServer(t, func(t *testing.T, g *Gate) {
-		stock := &Stock{Owner: 1, Has: func() bool { return true }, Take: func(context.Context) error { return context.Canceled }}
+		stock := &Stock{Has: func() bool { return true }, Take: func(context.Context) error { return context.Canceled }}
 		require.Equal(t, context.Canceled, g.Do(t.Context(), Call{Healable: away, Stock: stock}, refuse))
 	})
 }
 
-// TestATakerThatRanOutOfTimeLeavesItToTheNext: it was woken at the moment at which its time was over.
-func TestATakerThatRanOutOfTimeLeavesItToTheNext(t *testing.T) {
+// TestACallThatEndsWhileItTakesTellsOfTheServer: the end of its context alone would not.
+func TestACallThatEndsWhileItTakesTellsOfTheServer(t *testing.T) {
 	withoutServer(t, func(t *testing.T, g *Gate) {
-		var s shelf
-		ctx, cancel := context.WithCancel(t.Context())
-		first, second := make(chan error, 1), make(chan error, 1)
-		go func() { first <- g.Do(ctx, Call{Healable: away, Stock: s.stock()}, refuse) }()
-		synctest.Wait()
-		go func() { second <- g.Do(t.Context(), Call{Healable: away, Stock: s.stock()}, refuse) }()
-		synctest.Wait()
-		cancel()
-		s.put(g) // the first has not run yet: it finds both
-		err := <-first
-		if err != nil {
-			require.NoError(t, <-second)
-			return
+		stock := &Stock{Has: func() bool { return true }, Take: func(ctx context.Context) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		err := g.Do(ctx, Call{Healable: away, Stock: stock}, refuse)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.ErrorIs(t, exhausted(t, err), errAway)
+		err = g.Do(t.Context(), Call{Healable: away, Stock: stock, Limit: time.Second}, refuse)
+		require.NotErrorIs(t, err, context.DeadlineExceeded, "it was the limit")
+		require.ErrorIs(t, exhausted(t, err), errAway)
+	})
+}
+
+// TestWhoWaitsForAPlaceHoldsNoTurn: callers of another stock need none.
+func TestWhoWaitsForAPlaceHoldsNoTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := New(Options{Backoff: every(time.Second)})
+		var back atomic.Bool
+		connect := func(context.Context) error {
+			if back.Load() {
+				return nil
+			}
+			return errAway
 		}
-		s.put(g)
-		require.NoError(t, <-second)
+		ctx, cancel := context.WithCancel(t.Context())
+		var full, others sync.WaitGroup
+		// They have no place, from the first one that looks for the server to the last one that is let in.
+		places := &Stock{Has: func() bool { return false }, Take: func(ctx context.Context) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}}
+		first := true
+		for range 10 * rampUp {
+			full.Go(func() {
+				require.Error(t, g.Do(ctx, Call{Healable: away, Stock: places}, func(context.Context) error {
+					if first {
+						first = false
+						return errAway
+					}
+					return ErrNoPlace
+				}))
+			})
+			synctest.Wait()
+		}
+		for range rampUp {
+			others.Go(func() { require.NoError(t, g.Do(t.Context(), Call{Healable: away}, connect)) })
+			synctest.Wait()
+		}
+		back.Store(true)
+		others.Wait()
+		cancel()
+		full.Wait()
+		requireIdle(t, g)
 	})
 }
 

@@ -61,7 +61,7 @@ type peer struct {
 	lines int
 	sign  time.Time // of life: when it last sent anything, as far as was looked
 	ask   bool      // it is being asked
-	next  time.Time // when connecting may be looked after again, after another server was not found
+	next  time.Time // when it may be asked again, after another server was not found
 }
 
 // NewWatch returns a watch that ends with ctx.
@@ -153,8 +153,9 @@ func (w *Watch) look(now time.Time) (suspects []*Line) {
 			continue
 		}
 		switch {
+		case now.Before(s.next):
 		case l.established && !(w.opts.FailOver && l.waiting && now.Sub(l.since) >= overdue && now.Sub(s.sign) >= pause(now.Sub(l.since))):
-		case !l.established && (now.Sub(l.since) < w.opts.Stagger || now.Before(s.next)):
+		case !l.established && now.Sub(l.since) < w.opts.Stagger:
 		default:
 			s.ask = true
 			suspects = append(suspects, l)
@@ -174,8 +175,8 @@ func (w *Watch) ask(ctx context.Context, l *Line) {
 	if !alive {
 		found = w.find(ctx, l)
 	}
-	if found != "" && established && w.alive(ctx, l, overdue) {
-		// It was only away for a moment, and what was found may be the same server at another address.
+	if established && !alive && w.alive(ctx, l, overdue) {
+		// It was only away for a moment, or is far away, and what was found may be the same server at another address.
 		alive, found = true, ""
 	}
 	ended := w.answered(l, began, established, alive, found)
@@ -220,8 +221,8 @@ func (w *Watch) answered(l *Line, began time.Time, established, alive bool, foun
 		s.sign = now
 	}
 	if found == "" {
-		// Looking for another server costs connections: no oftener than every so often, and not while it takes long.
-		s.next = now.Add(max(w.opts.Stagger, now.Sub(began)))
+		// Looking for another server costs connections.
+		s.next = now.Add(w.opts.Stagger)
 		return nil
 	}
 	for other := range w.lines {
