@@ -85,3 +85,37 @@ func TestAnIdleConnectionIsNoSignThatTheServerLetsSomebodyIn(t *testing.T) {
 		require.Zero(t, up)
 	})
 }
+
+// TestAFullPoolKeepsNoTurnThatCallersOfAnotherHandleWaitFor: its callers wait for what others of it hold.
+func TestAFullPoolKeepsNoTurnThatCallersOfAnotherHandleWaitFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		full := script.Fatal("53300", "sorry, too many clients already")
+		s := script.New(append([]script.Conversation{script.Accept(nil)}, append(script.Times(3, full), script.Accept(nil))...)...)
+		t.Cleanup(s.Close)
+		pool, err := NewPool(t.Context(), scriptedDSN+"&pool_max_conns=2", onScript(s), WithCommitCheck(NoCheck))
+		require.NoError(t, err)
+		t.Cleanup(pool.Close)
+		c := scriptedConnector(t, s)
+		c.core.gate = pool.core.gate // as where nothing of the user's takes part in connecting
+		ctx, cancel := context.WithCancel(t.Context())
+		var calls sync.WaitGroup
+		hold := func() {
+			if conn, err := pool.Acquire(ctx); err == nil {
+				<-ctx.Done()
+				conn.Release()
+			}
+		}
+		for range 20 { // one gets a connection, one looks for room, and the others wait
+			calls.Go(hold)
+			synctest.Wait()
+		}
+		_, down := pool.core.gate.Down()
+		require.True(t, down)
+		conn, err := c.Connect(within(t, 5*time.Second))
+		require.NoError(t, err)
+		require.NoError(t, conn.Close())
+		require.EqualValues(t, 2, pool.Stat().AcquiredConns())
+		cancel()
+		calls.Wait()
+	})
+}

@@ -149,6 +149,7 @@ func TestWhoWaitsForAPlaceHoldsNoTurn(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		var full, others sync.WaitGroup
+		var ended atomic.Int32
 		// They have no place, from the first one that looks for the server to the last one that is let in.
 		places := &Stock{Has: func() bool { return false }, Take: func(ctx context.Context) error {
 			<-ctx.Done()
@@ -164,6 +165,7 @@ func TestWhoWaitsForAPlaceHoldsNoTurn(t *testing.T) {
 					}
 					return ErrNoPlace
 				}))
+				ended.Add(1)
 			})
 			synctest.Wait()
 		}
@@ -173,6 +175,7 @@ func TestWhoWaitsForAPlaceHoldsNoTurn(t *testing.T) {
 		}
 		back.Store(true)
 		others.Wait()
+		require.Zero(t, ended.Load(), "they wait on")
 		cancel()
 		full.Wait()
 		requireIdle(t, g)
