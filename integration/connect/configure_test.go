@@ -179,7 +179,7 @@ func TestConfiguredPoolTellsAtOnceWhatWaitingCannotHeal(t *testing.T) {
 
 func TestCallersOfAConfiguredPoolWaitNoLongerThanTheyWant(t *testing.T) {
 	d, p := newProxied(t)
-	pool := configured(t, through(p, d), nil)
+	pool := configured(t, through(p, d, "retry_connect_max_elapsed=1h"), nil)
 	require.NoError(t, p.SetAccept(pgtest.AcceptRefuse))
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()

@@ -7,27 +7,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestPrimaryThatFellSilentIsLeft: its connections stay open, the kernel goes on acknowledging, and no answer comes.
-func TestPrimaryThatFellSilentIsLeft(t *testing.T) {
-	each(t, withLedger, func(t *testing.T, k kind) {
-		r := darkFailover(t, k)
-		r.within(t, 25*time.Second)
-		r.untold(t)
-		r.sound(t)
-	})
-}
-
-// TestOnlyACommitThatMetTheSilenceMayBeUnknown: of an id of a transaction nobody can say what became of it then.
-func TestOnlyACommitThatMetTheSilenceMayBeUnknown(t *testing.T) {
-	each(t, ours, func(t *testing.T, k kind) {
-		r := darkFailover(t, k)
-		r.within(t, 25*time.Second)
-		require.Equal(t, len(r.told), r.unknown(), "%v", r.told)
-		require.LessOrEqual(t, r.unknown(), workers, "more than what was being committed")
-		r.sound(t)
-	})
-}
-
 // darkFailover: all processes of the primary are stopped, and the standby, which waits for none, is promoted.
 func darkFailover(t *testing.T, k kind) *result {
 	ctx := within(t)

@@ -7,27 +7,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestNobodyIsToldOfAFailover: the primary is killed under load, and its synchronous standby promoted.
-func TestNobodyIsToldOfAFailover(t *testing.T) {
-	each(t, withLedger, func(t *testing.T, k kind) {
-		r := failover(t, k)
-		r.untold(t)
-		r.sound(t)
-		r.within(t, 5*time.Second)
-	})
-}
-
-// TestOnlyACommitThatMetTheFailoverMayBeUnknown: of an id of a transaction nobody can say what became of it then.
-func TestOnlyACommitThatMetTheFailoverMayBeUnknown(t *testing.T) {
-	each(t, ours, func(t *testing.T, k kind) {
-		r := failover(t, k)
-		require.Equal(t, len(r.told), r.unknown(), "%v", r.told)
-		require.LessOrEqual(t, r.unknown(), workers, "more than what was being committed")
-		r.sound(t)
-		r.within(t, 5*time.Second)
-	})
-}
-
 // failover: kill -9 of the primary, promotion of the synchronous standby, both in the connection string.
 func failover(t *testing.T, k kind) *result {
 	ctx := within(t)

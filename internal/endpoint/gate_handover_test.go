@@ -163,12 +163,12 @@ func TestProbingPassesOnWhenAHookPanics(t *testing.T) {
 	t.Run("OnDown of one who was let in, with others waiting", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			hook := onCall(2)
-			// The prober succeeds at 507 ms and lets two in, who find the second outage at 508 ms.
+			// The prober succeeds at 507 ms and lets others in, who find the second outage at 508 ms.
 			hookPanics(t, setup{OnDown: func(error) { hook() }},
 				[2]time.Duration{0, 500 * time.Millisecond}, [2]time.Duration{507*time.Millisecond + 1, time.Second})
 		})
 	})
-	t.Run("OnDown of one who was let in, while the other one hangs", func(t *testing.T) {
+	t.Run("OnDown of one who was let in, while the others hang", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			hook := onCall(2)
 			s := newServer(setup{OnDown: func(error) { hook() }}, time.Millisecond, [2]time.Duration{0, 100 * time.Millisecond})
@@ -187,9 +187,11 @@ func TestProbingPassesOnWhenAHookPanics(t *testing.T) {
 				})
 				time.Sleep(2 * time.Millisecond)
 			}
-			call()                                                                // probes, and lets the next two in
-			call(func(context.Context) error { return errAway })                  // shuts the gate; the hook panics
-			call(func(ctx context.Context) error { return pass(ctx, time.Hour) }) // has nothing to tell for long
+			call()                                               // probes, and lets the next ones in
+			call(func(context.Context) error { return errAway }) // shuts the gate; the hook panics
+			for range rampUp - 1 {
+				call(func(ctx context.Context) error { return pass(ctx, time.Hour) }) // have nothing to tell for long
+			}
 			var served sync.WaitGroup
 			for range 5 {
 				served.Go(func() { require.NoError(t, s.do(within(t, 10*time.Second))) })
@@ -262,7 +264,7 @@ func TestACancelledAdmittedWaiterDoesNotStallTheOthers(t *testing.T) {
 		var calls sync.WaitGroup
 		calls.Go(func() { require.NoError(t, s.do(t.Context())) })
 		time.Sleep(5 * time.Millisecond)
-		for range 2 { // the first to be let in: both hang, and give up
+		for range rampUp { // the first to be let in: all hang, and give up
 			calls.Go(func() {
 				err := s.gate.Do(within(t, 2*time.Second), 0, func(ctx context.Context) error {
 					<-ctx.Done()
