@@ -73,7 +73,7 @@ func (c *Conn) repeatable(err error, query string, args []driver.NamedValue) boo
 	if c.session.pgx.IsClosed() || c.session.inTx() {
 		return false
 	}
-	return conflictOf(query, valuesOf(args))(err)
+	return conflictOf(err, query, valuesOf(args))
 }
 
 // run runs a statement by the rules of the core. Inside a transaction there is one attempt: only the whole transaction

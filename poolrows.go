@@ -23,7 +23,7 @@ func (s *poolStatement) ended(ctx context.Context, conn *pgxpool.Conn, err error
 }
 
 func (s *poolStatement) repeatable(err error) bool {
-	return s.elsewhere || conflictOf(s.sql, s.args)(err)
+	return s.elsewhere || conflictOf(err, s.sql, s.args)
 }
 
 // pooledRows gives the connection back when the rows are closed.

@@ -12,15 +12,11 @@ import (
 	"github.com/retrypg/retrypg/policy"
 )
 
-// conflictOf says of the errors of one statement outside of a transaction whether it was rolled back and may succeed when
-// it is sent again. An ERROR of the server means that; and the text must be one plain statement, which cannot have
-// committed a part of its work.
-func conflictOf(sql string, args []any) func(error) bool {
-	return func(err error) bool {
-		var pgErr *pgconn.PgError
-		return errors.As(err, &pgErr) && severityOf(pgErr) == "ERROR" && conflicted(err) &&
-			rerunnable(sql) && !rewritten(args)
-	}
+// conflictOf reports whether a statement outside of a transaction was rolled back by err and may succeed when it is sent again.
+// An ERROR of the server means that; and the text must be one plain statement, which cannot have committed a part of its work.
+func conflictOf(err error, sql string, args []any) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && severityOf(pgErr) == "ERROR" && conflicted(err) && rerunnable(sql) && !rewritten(args)
 }
 
 // conflicted reports whether a statement outside of a transaction was rolled back by a conflict (SQLSTATE class 40), or
