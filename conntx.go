@@ -74,7 +74,12 @@ func (t *connTx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, 
 	if err != nil {
 		return failedRows{err}, err
 	}
-	return t.conn.Query(t.bounded(ctx), sql, args...)
+	bounded := t.bounded(ctx)
+	rows, err := t.conn.Query(bounded, sql, args...)
+	if bounded == ctx {
+		return rows, err
+	}
+	return timedRows{rows, bounded}, timedOut(bounded, err)
 }
 
 // QueryRow implements pgx.Tx.
@@ -86,7 +91,12 @@ func (t *connTx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row 
 	if err != nil {
 		return failedRows{err}
 	}
-	return t.conn.QueryRow(t.bounded(ctx), sql, args...)
+	bounded := t.bounded(ctx)
+	row := t.conn.QueryRow(bounded, sql, args...)
+	if bounded == ctx {
+		return row
+	}
+	return timedRow{row, bounded}
 }
 
 // Prepare implements pgx.Tx. The statement may be executed by its name, which says nothing of it.

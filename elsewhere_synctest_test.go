@@ -108,8 +108,10 @@ func TestAPreparedStatementFollowsItsConnection(t *testing.T) {
 		defer conn.Close()
 		stmt, err := conn.PrepareContext(t.Context(), "insert into t values (1)")
 		require.NoError(t, err)
+		defer func() { require.NoError(t, stmt.Close()) }()
 		other, err := conn.PrepareContext(t.Context(), "select 1")
 		require.NoError(t, err)
+		defer func() { require.NoError(t, other.Close()) }()
 		for range 2 {
 			_, err = stmt.ExecContext(t.Context())
 			require.NoError(t, err)
@@ -118,8 +120,6 @@ func TestAPreparedStatementFollowsItsConnection(t *testing.T) {
 		}
 		require.Equal(t, 3, ran(s, "insert"))
 		require.Len(t, s.Attempts(), 2)
-		require.NoError(t, stmt.Close())
-		require.NoError(t, other.Close())
 	})
 }
 
@@ -132,10 +132,10 @@ func TestAPreparedStatementThatDidNotFollowIsClosedWithoutAnError(t *testing.T) 
 		defer conn.Close()
 		stmt, err := conn.PrepareContext(t.Context(), "select 1")
 		require.NoError(t, err)
+		defer func() { require.NoError(t, stmt.Close()) }()
 		_, err = conn.ExecContext(t.Context(), "insert into t values (1)")
 		require.NoError(t, err)
 		require.Len(t, s.Attempts(), 2)
-		require.NoError(t, stmt.Close())
 	})
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // statementTimeoutError says that the answer to a statement of a caller without a deadline took longer than
@@ -45,6 +47,29 @@ func timedOut(ctx context.Context, err error) error {
 	}
 	return err
 }
+
+// timedRows are rows whose errors tell of retry_statement_timeout.
+type timedRows struct {
+	pgx.Rows
+	ctx context.Context // that it bounds
+}
+
+func (r timedRows) Err() error { return timedOut(r.ctx, r.Rows.Err()) }
+
+func (r timedRows) Scan(dest ...any) error { return timedOut(r.ctx, r.Rows.Scan(dest...)) }
+
+func (r timedRows) Values() ([]any, error) {
+	values, err := r.Rows.Values()
+	return values, timedOut(r.ctx, err)
+}
+
+// timedRow is a row whose error tells of retry_statement_timeout.
+type timedRow struct {
+	pgx.Row
+	ctx context.Context // that it bounds
+}
+
+func (r timedRow) Scan(dest ...any) error { return timedOut(r.ctx, r.Row.Scan(dest...)) }
 
 // release calls cancel if there is something to be released.
 func release(cancel context.CancelFunc) {

@@ -3,12 +3,14 @@ package retrypg
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg/internal/pgtest/script"
@@ -64,9 +66,6 @@ func TestReconfigureMayBeCalledWhileStatementsRun(t *testing.T) {
 }
 
 func TestAStatementWithoutADeadlineIsBoundedByItsTimeout(t *testing.T) {
-	hanging := func(_ *script.Session, sql string) script.Result {
-		return script.Result{Hang: strings.HasPrefix(sql, "insert")}
-	}
 	for name, way := range statementWays {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -83,6 +82,35 @@ func TestAStatementWithoutADeadlineIsBoundedByItsTimeout(t *testing.T) {
 				err = way(within(t, time.Minute), db, "insert into t values (1)")
 				require.Equal(t, time.Minute, time.Since(start), "the caller's deadline goes before, also a later one")
 				require.NotContains(t, err.Error(), "retry_statement_timeout")
+			})
+		})
+	}
+}
+
+// TestATransactionWhoseStatementTookTooLongIsRunAgain: it was not committed.
+func TestATransactionWhoseStatementTookTooLongIsRunAgain(t *testing.T) {
+	for name, run := range map[string]func(ctx context.Context, tx pgx.Tx) error{
+		"Exec": func(ctx context.Context, tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, "insert into t values (1)")
+			return err
+		},
+		"Query": func(ctx context.Context, tx pgx.Tx) error {
+			rows, err := tx.Query(ctx, "insert into t values (1)")
+			rows.Close()
+			return errors.Join(err, rows.Err())
+		},
+		"QueryRow": func(ctx context.Context, tx pgx.Tx) error {
+			var n int
+			return tx.QueryRow(ctx, "insert into t values (1)").Scan(&n)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := script.New(script.Accept(hanging))
+				pool := scriptedPool(t, s, WithStatementTimeout(5*time.Second), WithMaxAttempts(2))
+				err := WithPgxTx(t.Context(), pool, TxOptions{}, run)
+				require.ErrorContains(t, err, "retry_statement_timeout (5s)")
+				require.Equal(t, 2, ran(s, "insert"))
 			})
 		})
 	}
@@ -147,4 +175,9 @@ func TestAConnectionIsPingedAfterTheTimeThatIsSet(t *testing.T) {
 			})
 		})
 	}
+}
+
+// hanging never answers an insert.
+func hanging(_ *script.Session, sql string) script.Result {
+	return script.Result{Hang: strings.HasPrefix(sql, "insert")}
 }

@@ -19,7 +19,7 @@ func TestNobodyIsToldOfTerminatedBackends(t *testing.T) {
 		r.sound(t)
 		require.Equal(t, r.callers, r.back, "callers that were served after it")
 		t.Logf("p50 %v, p99 %v, %.0f entries per second", r.p50, r.p99, r.perSecond)
-		require.LessOrEqual(t, r.p99, time.Second)
+		require.LessOrEqual(t, r.p99, 10*time.Second)
 	})
 }
 
