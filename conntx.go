@@ -55,14 +55,15 @@ func (t *connTx) sending(ctx context.Context, sql string, args bool) error {
 	return t.link.sending(ctx, t.conn, sql, args)
 }
 
-// bounded returns the context of a query. That of the one before is of no use any more: its rows have been read.
-func (t *connTx) bounded(ctx context.Context) context.Context {
+// bounded returns the context of a query, and whether retry_statement_timeout ends it. That of the one before is of no use any
+// more: its rows have been read.
+func (t *connTx) bounded(ctx context.Context) (_ context.Context, limited bool) {
 	if t.conn.PgConn().IsBusy() {
-		return ctx // rows are open: pgx will say so
+		return ctx, false // rows are open: pgx will say so
 	}
 	release(t.release)
 	ctx, t.release = t.link.core.bounded(ctx)
-	return ctx
+	return ctx, t.release != nil
 }
 
 // Query implements pgx.Tx.
@@ -74,12 +75,12 @@ func (t *connTx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, 
 	if err != nil {
 		return failedRows{err}, err
 	}
-	bounded := t.bounded(ctx)
-	rows, err := t.conn.Query(bounded, sql, args...)
-	if bounded == ctx {
+	ctx, limited := t.bounded(ctx)
+	rows, err := t.conn.Query(ctx, sql, args...)
+	if !limited {
 		return rows, err
 	}
-	return timedRows{rows, bounded}, timedOut(bounded, err)
+	return timedRows{rows, ctx}, timedOut(ctx, err)
 }
 
 // QueryRow implements pgx.Tx.
@@ -91,12 +92,12 @@ func (t *connTx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row 
 	if err != nil {
 		return failedRows{err}
 	}
-	bounded := t.bounded(ctx)
-	row := t.conn.QueryRow(bounded, sql, args...)
-	if bounded == ctx {
+	ctx, limited := t.bounded(ctx)
+	row := t.conn.QueryRow(ctx, sql, args...)
+	if !limited {
 		return row
 	}
-	return timedRow{row, bounded}
+	return timedRow{row, ctx}
 }
 
 // Prepare implements pgx.Tx. The statement may be executed by its name, which says nothing of it.

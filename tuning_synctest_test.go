@@ -116,6 +116,23 @@ func TestATransactionWhoseStatementTookTooLongIsRunAgain(t *testing.T) {
 	}
 }
 
+// uncomparable is a context that == panics for.
+type uncomparable struct {
+	context.Context
+	_ []int
+}
+
+func TestAContextOfTheCallersMayBeOfAnyType(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := script.New(script.Serve(script.Script{Run: returningOne(func(*script.Session, string) script.Result { return script.Result{} }), Columns: oneColumn}))
+		err := WithPgxTx(t.Context(), scriptedPool(t, s), TxOptions{}, func(ctx context.Context, tx pgx.Tx) error {
+			var v string
+			return tx.QueryRow(uncomparable{Context: ctx}, "select 1 returning 1").Scan(&v)
+		})
+		require.NoError(t, err)
+	})
+}
+
 func TestRowsMayBeReadUntilTheStatementTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		answer := script.Int8("1", "2", "3")
