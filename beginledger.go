@@ -58,15 +58,6 @@ func (c *core) beginToken(ctx context.Context, conn *pgx.Conn, l *link) error {
 	return c.ledgerError(err)
 }
 
-// inRecovery reports whether the server is a hot standby. Behind a pooler the parameter may be that of another server.
-func (l *link) inRecovery(ctx context.Context) bool {
-	if !l.pooled {
-		return l.recovering()
-	}
-	standby, err := outcome.InRecovery(ctx, l.pg)
-	return err != nil || standby
-}
-
 // ledgerError says what is missing.
 func (c *core) ledgerError(err error) error {
 	switch SQLState(err) {

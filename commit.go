@@ -154,7 +154,11 @@ func unsettle(ctx context.Context, conn *pgx.Conn, l *link, strict bool) (verdic
 	if conn.PgConn().TxStatus() == 'I' || l.lostEnd() || strict && l.endedByText(ctx) {
 		v = verdictEnded
 	}
-	return v, rollback(ctx, conn)
+	err := rollback(ctx, conn)
+	if l.suspect != nil {
+		l.demoted(ctx) // before the connection is given back: whether another server would do
+	}
+	return v, err
 }
 
 // rollbackTimeout bounds a ROLLBACK whose context has ended: it is sent all the same, so that the connection can be used

@@ -26,7 +26,8 @@ type link struct {
 	born uint64          // the host's generation when the connection was made
 	wire *transport.Conn // nil where the connection was not dialled by us: nothing is known then
 
-	txErr *pgconn.PgError // the error that aborted the transaction, if one did
+	txErr   *pgconn.PgError // the error that aborted the transaction, if one did
+	suspect *pgconn.PgError // an error as of a standby, of a server that has not shown to be one; see demoted
 	used  bool            // it had a transaction before: it may have died since
 
 	identified bool             // the server was asked who it is
@@ -81,7 +82,19 @@ func (l *link) note(err *pgconn.PgError) {
 	if err.Code != "25P02" && l.pg.TxStatus() != 'I' {
 		l.txErr = err
 	}
-	if l.host != nil && Classify(err).Retry == RetryFailover && l.recovering() && l.host.Fence(l.born) {
+	if l.host != nil && Classify(err).Retry == RetryFailover {
+		switch on, sure := l.hotStandby(); {
+		case !sure:
+			l.suspect = err
+		case on:
+			l.fence(err)
+		}
+	}
+}
+
+// fence makes all connections to the server unfit for use, as err shows that it has lost its role.
+func (l *link) fence(err *pgconn.PgError) {
+	if l.host.Fence(l.born) {
 		l.core.order.Avoid(dialled(l.pg))
 		l.core.fenced(err)
 	}
@@ -97,10 +110,57 @@ func (l *link) belongs(c *core) {
 // stale reports whether the server behind the connection was found to have the wrong role, be it by another connection.
 func (l *link) stale() bool { return l.host != nil && l.host.Generation() != l.born }
 
-// recovering reports whether the server is a hot standby, as far as it says so: PostgreSQL 14 and later report it in
-// in_hot_standby without being asked; of older servers the error is believed, and behind a pooler, which may tell of another
-// server.
-func (l *link) recovering() bool { return l.pooled || l.pg.ParameterStatus("in_hot_standby") != "off" }
+// hotStandby reports what the server says of itself without being asked: PostgreSQL 14 and later report in_hot_standby. It is
+// not sure where that is missing, and where a pooler may tell of another server.
+func (l *link) hotStandby() (on, sure bool) {
+	switch l.pg.ParameterStatus("in_hot_standby") {
+	case "on":
+		return true, !l.pooled
+	case "off":
+		return false, l.identified && !l.pooled
+	}
+	return true, false
+}
+
+// demoted reports whether the server turned out to be a standby. Where an error speaks for it that may have another cause, as
+// the default_transaction_read_only of a role or a READ ONLY transaction, it asks the server, which takes a connection outside of a
+// transaction; one that cannot answer is taken for what it seemed to be.
+func (l *link) demoted(ctx context.Context) bool {
+	if l.suspect == nil || l.stale() {
+		return l.stale()
+	}
+	if l.pg.IsClosed() || l.pg.TxStatus() != 'I' {
+		return false
+	}
+	standby, err := l.asksRecovery(ctx)
+	if err != nil && ctx.Err() != nil {
+		return false // the question ended with its context, and the connection with it
+	}
+	if standby {
+		l.fence(l.suspect)
+	}
+	l.suspect, l.tx.primary = nil, !standby && !l.tx.standby
+	return standby
+}
+
+// inRecovery reports whether the server is a hot standby.
+func (l *link) inRecovery(ctx context.Context) bool {
+	if on, sure := l.hotStandby(); sure {
+		return on
+	}
+	standby, _ := l.asksRecovery(ctx)
+	return standby
+}
+
+// asksRecovery asks the server whether it is a hot standby. With an error standby is what it seems to be.
+func (l *link) asksRecovery(ctx context.Context) (standby bool, err error) {
+	ctx, cancel := l.core.answersWithin(ctx)
+	defer release(cancel)
+	if standby, err = outcome.InRecovery(ctx, l.pg); err != nil {
+		standby, _ = l.hotStandby()
+	}
+	return standby, err
+}
 
 // mark returns how much was sent so far, for sentSince.
 func (l *link) mark() uint64 {
@@ -171,6 +231,13 @@ func (l *link) lives(ctx context.Context, c *core, ping bool) bool {
 			ping = true
 		}
 	}
+	if l.suspect != nil {
+		if l.demoted(ctx) {
+			c.evicted(ctx, "fenced")
+			return false
+		}
+		ping = l.suspect != nil // it has not answered
+	}
 	if ping && !l.answersPing(ctx, c) {
 		c.evicted(ctx, "ping")
 		return false
@@ -178,12 +245,18 @@ func (l *link) lives(ctx context.Context, c *core, ping bool) bool {
 	return true
 }
 
-// answersPing pings. The server may take as long as for a new connection, which would take the place of this one.
+// answersPing pings.
 func (l *link) answersPing(ctx context.Context, c *core) bool {
-	if c.connectTimeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.connectTimeout)
-		defer cancel()
-	}
+	ctx, cancel := c.answersWithin(ctx)
+	defer release(cancel)
 	return l.pg.Ping(ctx) == nil
+}
+
+// answersWithin returns the context of a question to an idle connection. The server may take as long as for a new connection,
+// which would take the place of this one.
+func (c *core) answersWithin(ctx context.Context) (_ context.Context, cancel context.CancelFunc) {
+	if c == nil || c.connectTimeout <= 0 {
+		return ctx, nil
+	}
+	return context.WithTimeout(ctx, c.connectTimeout)
 }

@@ -49,7 +49,7 @@ func (l *link) elsewhere(ctx context.Context, err error, sql string, args []any,
 		return false
 	}
 	var pgErr *pgconn.PgError
-	if errors.As(err, &pgErr) && (l.leftRole(pgErr) || simple && terminated(pgErr) && tag.String() == "") {
+	if errors.As(err, &pgErr) && (l.leftRole(ctx, pgErr) || simple && terminated(pgErr) && tag.String() == "") {
 		return rerunnable(sql) && !rewritten(args)
 	}
 	return l.pg.IsClosed() && Classify(err).Retry == RetryReconnect && idempotent(ctx)
@@ -57,9 +57,9 @@ func (l *link) elsewhere(ctx context.Context, err error, sql string, args []any,
 
 // leftRole reports whether an ERROR comes from a server that turned out to be a standby, where a statement outside of a
 // transaction has had no effect; it may have been promoted since.
-func (l *link) leftRole(err *pgconn.PgError) bool {
+func (l *link) leftRole(ctx context.Context, err *pgconn.PgError) bool {
 	class := Classify(err)
-	return severityOf(err) == "ERROR" && class.Retry == RetryFailover && class.Outcome == OutcomeRolledBack && (l.recovering() || l.stale())
+	return severityOf(err) == "ERROR" && class.Retry == RetryFailover && class.Outcome == OutcomeRolledBack && l.demoted(ctx)
 }
 
 // terminated reports whether a FATAL, that the server process is to end, came before the statement that it answers was

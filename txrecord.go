@@ -12,13 +12,18 @@ type ending struct {
 	over    bool    // Commit or Rollback was called
 	verdict verdict // of COMMIT, if that was called
 	lost    bool    // the connection was gone then
+	primary bool    // the server was asked, and is no standby
 	aborted error   // what aborted the transaction, if something did
 }
 
 func (e *ending) end(v verdict, conn *pgx.Conn, l *link) {
 	e.over, e.verdict = true, v
 	e.lost = conn != nil && conn.IsClosed()
-	if l != nil && l.txErr != nil {
+	if l == nil {
+		return
+	}
+	e.primary = l.tx.primary
+	if l.txErr != nil {
 		e.aborted = l.txErr
 	}
 }
@@ -26,7 +31,7 @@ func (e *ending) end(v verdict, conn *pgx.Conn, l *link) {
 func (e *ending) state() txState {
 	return txState{
 		ended: true, rolledBack: e.verdict == verdictNone || e.verdict == verdictNotApplied,
-		lost: e.lost, aborted: e.aborted,
+		lost: e.lost, primary: e.primary, aborted: e.aborted,
 	}
 }
 
@@ -38,7 +43,7 @@ func stateOf(conn *pgx.Conn, l *link) txState {
 		ended:   status == 'I' || l != nil && (l.tx.texts.over || l.lostEnd()),
 		sound:   !conn.IsClosed() && status == 'T',
 		lost:    conn.IsClosed(),
-		primary: conn.PgConn().ParameterStatus("in_hot_standby") == "off" && (l == nil || !l.pooled && !l.tx.standby),
+		primary: conn.PgConn().ParameterStatus("in_hot_standby") == "off" && (l == nil || !l.pooled && !l.tx.standby && l.suspect == nil),
 	}
 	if l != nil && l.txErr != nil {
 		st.aborted = l.txErr

@@ -221,6 +221,7 @@ func (c *core) commit(ctx context.Context, db any, opts TxOptions, tx transactio
 // abandon rolls back a transaction whose closure failed with err, or ended it, and gives the connection back.
 func (c *core) abandon(ctx context.Context, tx transaction, st txState, err error) error {
 	st.ended = tx.abandon(ctx) || st.ended
+	st.primary = st.primary || tx.state().primary
 	code := SQLState(err)
 	switch {
 	case st.ended && (err == nil || !st.rolledBack):

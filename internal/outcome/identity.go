@@ -121,13 +121,17 @@ func Read(ctx context.Context, pc *pgconn.PgConn) (id Identity, err error) {
 
 // InRecovery asks whether the server is a hot standby.
 func InRecovery(ctx context.Context, pc *pgconn.PgConn) (standby bool, err error) {
+	answered := false
 	err = rows(pc.Exec(ctx, "select pg_catalog.pg_is_in_recovery()"), func(values [][]byte) error {
 		if len(values) != 1 {
 			return errAnswer
 		}
-		standby = text(values[0]) == "t"
+		standby, answered = text(values[0]) == "t", true
 		return nil
 	})
+	if err == nil && !answered {
+		err = errAnswer
+	}
 	return standby, err
 }
 
