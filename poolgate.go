@@ -2,6 +2,7 @@ package retrypg
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -73,6 +74,9 @@ func (c *core) addSecondRound(cfg *pgconn.Config) {
 		return addrs, err
 	}
 	cfg.DialFunc = r.next
+	if validate := cfg.ValidateConnect; validate != nil {
+		cfg.ValidateConnect = func(ctx context.Context, pc *pgconn.PgConn) error { return r.judge(validate(ctx, pc)) }
+	}
 	afterNetConnect := cfg.AfterNetConnect
 	cfg.AfterNetConnect = func(ctx context.Context, copied *pgconn.Config, nc net.Conn) (net.Conn, error) {
 		if c.serverSideRefused.Load() { // in the first round
@@ -103,6 +107,8 @@ type rounds struct {
 	names   int           // names of the first round that have not been looked up yet
 	first   int           // addresses of the first round
 	dials   int
+	second  bool        // pgconn is in the second round
+	settled bool        // a server was met that is good enough where none is preferred
 	waited  bool        // for the server
 	failed  error       // of the wait
 	bound   *time.Timer // ends the connection that is being made
@@ -118,8 +124,11 @@ func (r *rounds) next(ctx context.Context, network, addr string) (net.Conn, erro
 	if r.bound != nil {
 		r.bound.Stop()
 	}
-	if r.dials++; r.dials == r.first+1 && !r.waited {
-		r.failed = r.wait(ctx)
+	if r.dials++; r.dials == r.first+1 {
+		r.second = true
+		if !r.waited && !r.settled {
+			r.failed = r.wait(ctx)
+		}
 	}
 	if r.failed != nil {
 		return nil, r.failed // what is left of the second round has nothing to wait for
@@ -137,6 +146,19 @@ func (r *rounds) next(ctx context.Context, network, addr string) (net.Conn, erro
 		r.bound = time.AfterFunc(r.timeout-time.Since(began), func() { wire.Sever(errConnectTimeout) })
 	}
 	return nc, nil
+}
+
+// judge makes the second round take a server that is not the preferred one: the first has met no other.
+func (r *rounds) judge(err error) error {
+	var notPreferred *pgconn.NotPreferredError
+	if !errors.As(err, &notPreferred) {
+		return err
+	}
+	r.settled = true
+	if r.second {
+		return nil
+	}
+	return err
 }
 
 // wait waits for the server between the two rounds.

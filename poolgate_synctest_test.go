@@ -3,6 +3,7 @@ package retrypg
 import (
 	"context"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -67,4 +68,29 @@ func TestAConfiguredPoolDialsNothingAfterItHasWaitedInVain(t *testing.T) {
 		require.Equal(t, "28P01", SQLState(err))
 		require.LessOrEqual(t, len(s.Attempts()), 4, "both hosts of the first round, and those that the wait has asked")
 	})
+}
+
+// TestAConfiguredPoolThatPrefersAStandbyTakesAPrimaryAtTheSecondConnection: as pgx itself does.
+func TestAConfiguredPoolThatPrefersAStandbyTakesAPrimaryAtTheSecondConnection(t *testing.T) {
+	for recovery, connections := range map[string]int{"t": 1, "f": 2} {
+		t.Run(recovery, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := script.New(script.Accept(func(_ *script.Session, sql string) script.Result {
+					if strings.Contains(sql, "pg_is_in_recovery") {
+						return script.Text(recovery)
+					}
+					return script.Result{}
+				}))
+				pool := configuredPool(t, s, WithConnConfig(func(cfg *pgx.ConnConfig) error {
+					cfg.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPreferStandby
+					return nil
+				}))
+				for range 2 {
+					_, err := pool.Exec(t.Context(), "select 1")
+					require.NoError(t, err)
+				}
+				require.Len(t, s.Attempts(), connections)
+			})
+		})
+	}
 }
