@@ -85,7 +85,12 @@ func (c *core) dialWith(cfg *pgx.ConnConfig, dial func(context.Context) (*pgx.Co
 // openPrimary connects to a primary, however many attempts that takes, within ctx, which is that of a check and heeds Close.
 // The breaker is not asked: it is there to keep load from a server in trouble, and this is one connection.
 func (c *core) openPrimary(ctx context.Context) (conn *pgx.Conn, err error) {
-	err = c.reachThrough(ctx, c.primaryGate, reaching{kind: metrics.OpConnect}, func(ctx context.Context) error {
+	how := reaching{kind: metrics.OpConnect, undo: func() {
+		if conn != nil {
+			closeNow(conn)
+		}
+	}}
+	err = c.reachThrough(ctx, c.primaryGate, how, func(ctx context.Context) error {
 		conn, err = c.dial(ctx)
 		return err
 	})

@@ -370,3 +370,28 @@ func TestAnOpenBreakerRefusesConnectAtOnce(t *testing.T) {
 		require.NotErrorIs(t, err, driver.ErrBadConn)
 	})
 }
+
+// TestAPanicOfAHookAtTheReturnOfTheServerLeavesNoConnectionBehind: the connection that showed it has been made by then.
+func TestAPanicOfAHookAtTheReturnOfTheServerLeavesNoConnectionBehind(t *testing.T) {
+	bomb := WithHooks(Hooks{ServerUp: func(time.Duration, int) { panic("boom") }})
+	t.Run("Connect", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			var made []*pgx.Conn
+			c := scriptedConnector(t, script.New(startingUp, script.Accept(nil)), bomb, WithAfterConnect(func(_ context.Context, conn *pgx.Conn) error {
+				made = append(made, conn)
+				return nil
+			}))
+			require.PanicsWithValue(t, "boom", func() { _, _ = c.Connect(t.Context()) })
+			require.Len(t, made, 1)
+			require.True(t, made[0].IsClosed())
+		})
+	})
+	t.Run("Pool", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			pool := scriptedPool(t, script.New(startingUp, script.Accept(nil)), bomb)
+			require.PanicsWithValue(t, "boom", func() { _, _ = pool.Acquire(t.Context()) })
+			require.Zero(t, pool.Stat().AcquiredConns())
+			require.NoError(t, pool.Ping(t.Context()))
+		})
+	})
+}

@@ -142,7 +142,11 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 
 // connect is Connect; refusable says that the breaker is asked.
 func (c *Connector) connect(ctx context.Context, refusable bool) (conn *Conn, err error) {
-	r := reaching{kind: metrics.OpConnect, refusable: refusable}
+	r := reaching{kind: metrics.OpConnect, refusable: refusable, undo: func() {
+		if conn != nil {
+			closeNow(conn.session.pgx)
+		}
+	}}
 	err = c.core.reach(withoutRecord(ctx), r, func(ctx context.Context) (err error) {
 		conn, err = c.attempt(ctx)
 		return err

@@ -215,6 +215,8 @@ type reaching struct {
 	// refuses.
 	refusable bool
 	stock     *endpoint.Stock // see endpoint.Call
+	// undo closes what was made, if it was: a hook that is told of the server's return may panic after that. It may be nil.
+	undo func()
 }
 
 // reach makes attempts to reach the server, through the gate: until one succeeds, fails for good, or no time is left.
@@ -239,9 +241,13 @@ func (c *core) reachThrough(ctx context.Context, gate *endpoint.Gate, r reaching
 	var t try
 	returned := false
 	defer func() {
-		if !returned {
-			op.panicked(ctx, t)
+		if returned {
+			return
 		}
+		if r.undo != nil {
+			r.undo()
+		}
+		op.panicked(ctx, t)
 	}()
 	how := endpoint.Call{Healable: c.heals, Limit: limit, Once: noRetry(ctx), Stock: r.stock}
 	err := gate.Do(waitCtx, how, func(ctx context.Context) error {

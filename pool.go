@@ -231,7 +231,12 @@ func (p *Pool) connect(ctx context.Context) (conn *pgxpool.Conn, err error) {
 			return err
 		},
 	}
-	err = p.core.reach(ctx, reaching{kind: metrics.OpConnect, refusable: true, stock: stock}, func(ctx context.Context) (err error) {
+	how := reaching{kind: metrics.OpConnect, refusable: true, stock: stock, undo: func() {
+		if conn != nil {
+			conn.Release()
+		}
+	}}
+	err = p.core.reach(ctx, how, func(ctx context.Context) (err error) {
 		var r poolReach
 		ctx, cancel := context.WithCancelCause(context.WithValue(ctx, reachKey{}, &r))
 		defer cancel(nil)
