@@ -333,8 +333,7 @@ func (p *Pool) try(ctx context.Context, conn *pgxpool.Conn, f func(*pgxpool.Conn
 func (p *Pool) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
 	s := poolStatement{sql: sql, args: args}
 	return runStatement(ctx, p.core, false, s.repeatable, func(ctx context.Context) (tag pgconn.CommandTag, err error) {
-		s.elsewhere = false
-		conn, err := p.onConn(ctx, func(conn *pgxpool.Conn) (err error) {
+		conn, err := s.on(ctx, p, func(conn *pgxpool.Conn) (err error) {
 			bounded, cancel := p.core.bounded(ctx)
 			defer release(cancel)
 			tag, err = conn.Exec(bounded, sql, args...)
@@ -355,9 +354,9 @@ func (p *Pool) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, er
 	s := poolStatement{sql: sql, args: args}
 	asked := false // an error is the server's answer: as with pgx, its place is in the rows
 	rows, err := runStatement(ctx, p.core, false, s.repeatable, func(ctx context.Context) (pgx.Rows, error) {
-		s.elsewhere, asked = false, false
+		asked = false
 		rows := &pooledRows{}
-		conn, err := p.onConn(ctx, func(conn *pgxpool.Conn) (err error) {
+		conn, err := s.on(ctx, p, func(conn *pgxpool.Conn) (err error) {
 			var bounded context.Context
 			bounded, rows.release = p.core.bounded(ctx)
 			rows.Rows, err = conn.Query(bounded, sql, args...)

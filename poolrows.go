@@ -17,6 +17,16 @@ type poolStatement struct {
 	elsewhere bool // the last attempt may be repeated over another connection
 }
 
+// on is Pool.onConn for an attempt of the statement.
+func (s *poolStatement) on(ctx context.Context, p *Pool, f func(*pgxpool.Conn) error) (*pgxpool.Conn, error) {
+	s.elsewhere = false
+	conn, err := p.onConn(ctx, f)
+	if conn == nil {
+		s.elsewhere = false // the error is none of the statement's: it had no connection
+	}
+	return conn, err
+}
+
 // ended notes how an attempt ended.
 func (s *poolStatement) ended(ctx context.Context, conn *pgxpool.Conn, err error, simple bool, tag pgconn.CommandTag) {
 	s.elsewhere = err != nil && ensureLink(conn.Conn().PgConn()).elsewhere(ctx, err, s.sql, s.args, simple, tag)
@@ -111,8 +121,7 @@ func (r *pooledRow) Scan(dest ...any) error {
 	r.scanned = true
 	s := poolStatement{sql: r.sql, args: r.args}
 	empty, err := runStatement(r.ctx, r.p.core, false, s.repeatable, func(ctx context.Context) (empty bool, err error) {
-		s.elsewhere = false
-		conn, err := r.p.onConn(ctx, func(conn *pgxpool.Conn) error {
+		conn, err := s.on(ctx, r.p, func(conn *pgxpool.Conn) error {
 			bounded, cancel := r.p.core.bounded(ctx)
 			defer release(cancel)
 			err := timedOut(bounded, conn.QueryRow(bounded, r.sql, r.args...).Scan(dest...))

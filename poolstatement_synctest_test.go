@@ -5,9 +5,11 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgproto3"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg/breaker"
@@ -159,5 +161,33 @@ func TestAPoolThatIsClosedBetweenTwoAttemptsMakesNoOtherOne(t *testing.T) {
 		require.ErrorIs(t, err, ErrClosed)
 		require.Equal(t, 1, ran(s, "insert"))
 		require.Equal(t, 1, waits)
+	})
+}
+
+// TestAnIdempotentStatementOfAPoolWaitsOnceForAServerThatStaysAway: that nothing came of it is no reason to send it again.
+func TestAnIdempotentStatementOfAPoolWaitsOnceForAServerThatStaysAway(t *testing.T) {
+	eachPoolWay(t, func(t *testing.T, run func(ctx context.Context, pool *Pool, query string) error) {
+		serving := script.Script{Run: returningOne(failing("", 0, nil)), Columns: oneColumn}
+		s := script.New(script.Serve(serving), script.Refused())
+		t.Cleanup(s.Close)
+		cfg, err := pgxpool.ParseConfig(scriptedDSN)
+		require.NoError(t, err)
+		lost := false
+		cfg.PrepareConn = func(ctx context.Context, conn *pgx.Conn) (bool, error) { // it breaks in the very moment
+			if lost {
+				_ = conn.PgConn().Conn().Close()
+				_ = conn.Close(ctx)
+			}
+			return true, nil
+		}
+		const away = 5 * time.Second
+		pool, err := NewPoolWithConfig(t.Context(), cfg, onScript(s), WithCommitCheck(NoCheck), WithConnectMaxElapsed(away))
+		require.NoError(t, err)
+		defer pool.Close()
+		require.NoError(t, run(t.Context(), pool, "insert into t values (1)"))
+		lost = true
+		began := time.Now()
+		requireExhausted(t, run(Idempotent(t.Context()), pool, "insert into t values (1)"))
+		require.LessOrEqual(t, time.Since(began), away+time.Second)
 	})
 }
