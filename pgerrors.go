@@ -106,8 +106,8 @@ type Class struct {
 // Limits that no reading of an error can remove:
 //   - An ERROR (as opposed to FATAL) proves the rollback only if the connection is still usable afterwards. If it broke
 //     at the same moment, treat the outcome of a COMMIT as unknown.
-//   - 25006 is [RetryFailover], although it also comes from a transaction that was declared READ ONLY. ParameterStatus
-//     in_hot_standby tells them apart (PostgreSQL 14 and later).
+//   - 25006 is [RetryFailover], although it also comes from a transaction that was declared READ ONLY, or has that by default. ParameterStatus
+//     in_hot_standby (PostgreSQL 14 and later, without a pooler) or pg_is_in_recovery() tells them apart.
 //   - A lost connection looks the same whoever owned it. If fn of a transaction called another service, an EOF or a
 //     refusal may be that service's.
 //   - driver.ErrBadConn and "conn closed" prove nothing, although they should: pgx 5.9 to 5.12 return them for statements

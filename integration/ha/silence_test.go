@@ -30,7 +30,7 @@ func TestNewConnectionThatAnswersNothingIsReplaced(t *testing.T) {
 			leak.Check(t)
 			proxy := pgt.Proxy(t, server.Addr())
 			proxy.DropCancels(true)
-			proxy.OnMessage(func(m pgtest.Message) bool { return strings.Contains(m.SQL, "pg_control_system") }, pgtest.BlackHoleBefore())
+			silence := proxy.OnMessage(func(m pgtest.Message) bool { return strings.Contains(m.SQL, "pg_control_system") }, pgtest.BlackHoleBefore())
 			dsn := proxy.DSN("connect_timeout=1")
 			runs := 0
 			const insert = "insert into entry values (1)"
@@ -53,6 +53,7 @@ func TestNewConnectionThatAnswersNothingIsReplaced(t *testing.T) {
 					return err
 				}))
 			}
+			require.Equal(t, 1, silence.Fired())
 			require.Equal(t, 1, runs)
 		})
 	}

@@ -16,6 +16,8 @@ func TestNoConnectionStaysAtAServerThatLostItsRole(t *testing.T) {
 	each(t, ours, func(t *testing.T, k kind) {
 		r := demotion(t, k)
 		require.Zero(t, r.toldOf("25006"), "times 25006 was told")
+		require.Positive(t, r.refused)
+		require.LessOrEqual(t, r.refused, workers, "writes refused: more than the statements that were under way")
 		r.untold(t)
 		r.sound(t)
 		r.within(t, 5*time.Second)
@@ -31,11 +33,12 @@ func demotion(t *testing.T, k kind) *result {
 	require.NoError(t, standby.WaitReplayed(ctx, primary))
 	p := pgt.Proxy(t, standby.Addr())
 	var moved atomic.Pointer[time.Time]
+	var refused atomic.Int32
 	p.OnMessages(1_000_000, func(m pgtest.Message) bool {
-		if m.Type == 'E' && m.Code == "25006" && moved.Load() == nil {
+		if m.Type == 'E' && m.Code == "25006" && refused.Add(1) == 1 {
 			p.SetUpstream(primary.Addr())
 			now := time.Now()
-			moved.CompareAndSwap(nil, &now)
+			moved.Store(&now)
 		}
 		return false
 	}, pgtest.Pause())
@@ -50,6 +53,7 @@ func demotion(t *testing.T, k kind) *result {
 	}
 	r := l.judge(ctx, t, t0, primary)
 	require.NotNil(t, moved.Load(), "nothing was written at the standby")
+	r.refused = int(refused.Load())
 	return r
 }
 

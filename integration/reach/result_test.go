@@ -20,6 +20,7 @@ type result struct {
 	first, all    time.Duration // from the end of the outage until the first, and the last, of those that are back
 	told          []error       // all errors that callers were told
 	attempts      float64       // to connect, per second, during the outage
+	refused       int           // times the server said 25006
 	count         int           // attempts to connect in all, during the outage
 	p50, p99      time.Duration // from when an entry was wanted until it was told to be there
 	perSecond     float64       // entries that were told to be there

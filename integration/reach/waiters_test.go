@@ -11,13 +11,15 @@ import (
 // TestCallersThatWaitForAConnectionAreServedTogether: database/sql opens connections for them one after the other, in one
 // goroutine, with a context that has no deadline. They are not to wait for one another.
 func TestCallersThatWaitForAConnectionAreServedTogether(t *testing.T) {
+	const outage = 2 * time.Second
 	for _, timeout := range []time.Duration{30 * time.Second, 0} {
 		t.Run(fmt.Sprintf("timeout %v", timeout), func(t *testing.T) {
 			each(t, ours, func(t *testing.T, k kind) {
-				r := waiters(t, k, timeout, 2*time.Second)
+				r := waiters(t, k, timeout, outage)
 				r.untold(t)
 				r.sound(t)
 				r.within(t, 5*time.Second)
+				require.Less(t, r.all-r.first, outage, "one waited for the other")
 			})
 		})
 	}
