@@ -3,14 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/retrypg/retrypg/cmd/retrypg/internal/demo"
+	"github.com/retrypg/retrypg/cmd/retrypg/internal/terminal"
 	"github.com/retrypg/retrypg/internal/pgtest"
 )
 
@@ -56,7 +54,7 @@ func newDemo() *cobra.Command {
 			if asJSON {
 				progress = cmd.ErrOrStderr() // standard output is for the report alone
 			}
-			opts.Screen = demo.NewScreen(progress, lookOf(progress))
+			opts.Screen = demo.NewScreen(progress, terminal.LookOf(progress))
 			if logs {
 				opts.Log = cmd.ErrOrStderr()
 			}
@@ -67,7 +65,7 @@ func newDemo() *cobra.Command {
 			if asJSON {
 				err = report.WriteJSON(stdout)
 			} else {
-				err = report.Write(stdout, lookOf(stdout))
+				err = report.Write(stdout, terminal.LookOf(stdout))
 			}
 			if err != nil {
 				return &exit{exitDemoFailed, fmt.Errorf("write the report: %w", err)}
@@ -93,17 +91,4 @@ func demoError(err error) error {
 		return &exit{exitNoPostgreSQL, notFound}
 	}
 	return &exit{exitDemoFailed, err}
-}
-
-// lookOf finds out what w can do. NO_COLOR is described at https://no-color.org.
-func lookOf(w io.Writer) demo.Look {
-	f, ok := w.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) || os.Getenv("TERM") == "dumb" {
-		return demo.Look{}
-	}
-	width, _, err := term.GetSize(int(f.Fd()))
-	if err != nil {
-		width = 0
-	}
-	return demo.Look{Live: true, Color: os.Getenv("NO_COLOR") == "", Width: width}
 }

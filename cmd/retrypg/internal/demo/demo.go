@@ -10,6 +10,8 @@ import (
 	"io"
 	"sync"
 	"time"
+
+	"github.com/retrypg/retrypg/cmd/retrypg/internal/terminal"
 )
 
 // The zero values of Options mean these.
@@ -42,7 +44,7 @@ func (o Options) withDefaults() (Options, error) {
 		o.Workers = DefaultWorkers
 	}
 	if o.Screen == nil {
-		o.Screen = NewScreen(io.Discard, Look{})
+		o.Screen = NewScreen(io.Discard, terminal.Look{})
 	}
 	if o.Duration < MinDuration {
 		return o, fmt.Errorf("duration %v is too short: give at least %v", o.Duration, MinDuration)

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/retrypg/retrypg/cmd/retrypg/internal/terminal"
 	"github.com/retrypg/retrypg/internal/pgtest/pgt"
 )
 
@@ -21,11 +22,11 @@ func TestDemoShowsThatRetrypgNeitherLosesNorDuplicatesNorDenies(t *testing.T) {
 	t.Cleanup(func() { goleak.VerifyNone(t, before) })
 
 	var progress strings.Builder
-	report, err := Run(t.Context(), Options{Duration: 10 * time.Second, Workers: 4, Screen: NewScreen(&progress, Look{})})
+	report, err := Run(t.Context(), Options{Duration: 10 * time.Second, Workers: 4, Screen: NewScreen(&progress, terminal.Look{})})
 	t.Log("\n" + progress.String())
 	require.NoError(t, err)
 	var table strings.Builder
-	require.NoError(t, report.Write(&table, Look{}))
+	require.NoError(t, report.Write(&table, terminal.Look{}))
 	t.Log("\n" + table.String())
 
 	for _, p := range schedule {

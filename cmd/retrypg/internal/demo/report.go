@@ -6,6 +6,8 @@ import (
 	"io"
 	"strconv"
 	"strings"
+
+	"github.com/retrypg/retrypg/cmd/retrypg/internal/terminal"
 )
 
 // Report is what the ledger says of the three programs. Its JSON form is what retrypg demo --json prints.
@@ -83,6 +85,16 @@ const (
 	bad
 )
 
+func marked(look terminal.Look, text string, m mark) string {
+	switch m {
+	case good:
+		return look.Good(text)
+	case bad:
+		return look.Bad(text)
+	}
+	return text
+}
+
 // line is one line of the table.
 type line struct {
 	label, note string
@@ -117,7 +129,7 @@ func zero(f func(Row) int) func(Row) (string, mark) {
 }
 
 // Write writes the table for people, at most 80 columns wide.
-func (r *Report) Write(w io.Writer, look Look) error {
+func (r *Report) Write(w io.Writer, look terminal.Look) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n%-*s", tableLabel, "transfers")
 	for _, row := range r.Programs {
@@ -134,10 +146,10 @@ func (r *Report) Write(w io.Writer, look Look) error {
 		for _, row := range r.Programs {
 			text, m := l.value(row)
 			b.WriteString(strings.Repeat(" ", max(1, tableColumn-len(text))))
-			b.WriteString(look.mark(text, m))
+			b.WriteString(marked(look, text, m))
 		}
 		if l.note != "" {
-			b.WriteString("  " + look.dim(l.note))
+			b.WriteString("  " + look.Dim(l.note))
 		}
 		b.WriteString("\n")
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/cmd/retrypg/internal/terminal"
 )
 
 // toldOf returns the row of a program that was asked for transfers of 10 from account 0 to account 1, told these errors
@@ -78,7 +79,7 @@ func TestOnlyWhatRetrypgDidDecides(t *testing.T) {
 func TestTheTableFitsAStandardTerminal(t *testing.T) {
 	var b strings.Builder
 	report := reportOf(Row{OK: 1_234_567, Balanced: true, LongestGap: 123.4})
-	require.NoError(t, report.Write(&b, Look{}))
+	require.NoError(t, report.Write(&b, terminal.Look{}))
 	for _, line := range strings.Split(b.String(), "\n") {
 		require.LessOrEqual(t, len(line), 80, line)
 	}
@@ -89,10 +90,10 @@ func TestTheTableFitsAStandardTerminal(t *testing.T) {
 func TestColoursDoNotMoveTheColumns(t *testing.T) {
 	var with, without strings.Builder
 	report := reportOf(Row{OK: 1, Balanced: true})
-	require.NoError(t, report.Write(&without, Look{}))
-	require.NoError(t, report.Write(&with, Look{Color: true}))
+	require.NoError(t, report.Write(&without, terminal.Look{}))
+	require.NoError(t, report.Write(&with, terminal.Look{Color: true}))
 	plain := with.String()
-	for _, s := range []string{sgrReset, sgrBold, sgrDim, sgrRed, sgrGreen} {
+	for _, s := range terminal.Sequences() {
 		plain = strings.ReplaceAll(plain, s, "")
 	}
 	require.NotEqual(t, with.String(), plain)
