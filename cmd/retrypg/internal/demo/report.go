@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 
 	"github.com/retrypg/retrypg/cmd/retrypg/internal/terminal"
@@ -115,14 +114,14 @@ var table = []line{
 }
 
 func number(f func(Row) int) func(Row) (string, mark) {
-	return func(r Row) (string, mark) { return grouped(f(r)), plain }
+	return func(r Row) (string, mark) { return terminal.Grouped(f(r)), plain }
 }
 
 // zero is a number that should be 0.
 func zero(f func(Row) int) func(Row) (string, mark) {
 	return func(r Row) (string, mark) {
 		if n := f(r); n != 0 {
-			return grouped(n), bad
+			return terminal.Grouped(n), bad
 		}
 		return "0", good
 	}
@@ -165,12 +164,3 @@ const (
 	tableLabel  = 18
 	tableColumn = 12
 )
-
-// grouped writes a number with its thousands apart.
-func grouped(n int) string {
-	s := strconv.Itoa(n)
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
-}

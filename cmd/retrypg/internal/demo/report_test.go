@@ -127,9 +127,3 @@ func TestTheLongestGapIsThatWithoutASuccess(t *testing.T) {
 	require.InDelta(t, 4, row.LongestGap, 0)
 	require.Equal(t, "second", row.GapIn)
 }
-
-func TestNumbersAreGroupedByThousands(t *testing.T) {
-	for n, want := range map[int]string{0: "0", 999: "999", 1000: "1,000", 123456: "123,456", 1234567: "1,234,567"} {
-		require.Equal(t, want, grouped(n))
-	}
-}
