@@ -6,6 +6,7 @@ go 1.25.0
 require github.com/retrypg/retrypg v0.0.0
 
 require (
+	github.com/agnivade/levenshtein v1.2.2
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/spf13/cobra v1.10.2
 	github.com/stretchr/testify v1.12.1
