@@ -39,14 +39,15 @@ func failsOnce(t *testing.T, s sent, statement string) *sql.DB {
 
 // The rules of actions.go are told apart from the library here, by what the library does.
 func TestTheLibraryDoesWhatIsSaidOfEveryCode(t *testing.T) {
-	for _, severity := range []string{"ERROR", "FATAL"} {
+	for _, how := range []sent{{severity: "ERROR", routine: anyRoutine}, {severity: "FATAL", routine: anyRoutine}, {severity: "ERROR"}, {severity: "FATAL"}} {
 		for _, row := range sqlstate.Entries() {
-			s := sent{severity: severity, routine: anyRoutine, code: row.Code}
+			s := how
+			s.code = row.Code
 			a := s.verdict().Actions
 			if a.Statement == nil || row.Retry == sqlstate.Failover {
 				continue // met while connecting; or the server is asked what it is, which has a test of the library
 			}
-			t.Run(row.Code+" "+severity, func(t *testing.T) {
+			t.Run(row.Code+" "+s.words(), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					ctx, runs := t.Context(), 0
 					db := failsOnce(t, s, "select 1")

@@ -95,9 +95,11 @@ func TestTLSAndItsCertificateAreLookedAt(t *testing.T) {
 
 func TestNothingIsWrittenAndOneSessionIsUsed(t *testing.T) {
 	c := pgt.New(t, pgtest.Options{Settings: map[string]string{"log_connections": "on", "log_statement": "mod"}})
+	proxy := pgt.Proxy(t, c.Addr())
 	before, err := c.Value(t.Context(), "select pg_current_wal_insert_lsn()::text || pg_current_snapshot()")
 	require.NoError(t, err)
-	examineDSN(t, c.DSN("application_name=doctor", "retry_commit_check=ledger"))
+	examineDSN(t, proxy.DSN("application_name=doctor", "retry_commit_check=ledger"))
+	require.Equal(t, 1, proxy.Stats().Messages(pgtest.FromClient, 'X'), "the session was closed")
 	after, err := c.Value(t.Context(), "select pg_current_wal_insert_lsn()::text || pg_current_snapshot()")
 	require.NoError(t, err)
 	require.Equal(t, before, after, "no transaction id was taken, and no WAL was written")
