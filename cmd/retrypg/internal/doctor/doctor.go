@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -138,7 +139,9 @@ func (d *Doctor) says(err error) string {
 	}
 	var lines []string
 	for line := range strings.Lines(err.Error()) {
-		lines = append(lines, strings.TrimSpace(line))
+		if line = strings.TrimSpace(line); !slices.Contains(lines, line) { // once with TLS, and once without
+			lines = append(lines, line)
+		}
 	}
 	return d.target.redact(strings.Join(lines, "; "))
 }

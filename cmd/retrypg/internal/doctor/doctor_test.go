@@ -107,6 +107,19 @@ func TestExaminingEndsWithItsContext(t *testing.T) {
 	})
 }
 
+func TestWhatToDoIsSaidOfTheLastAttempt(t *testing.T) {
+	server := script.New(script.Fatal("08P01", "unsupported startup parameter: search_path")) // and it speaks no TLS
+	defer server.Close()
+	r := examinedServers(t, t.Context(), "postgres://app@127.0.0.1:1/shop?search_path=x", map[string]*script.Server{"127.0.0.1:1": server})
+	require.Contains(t, r.of("reachable")[0], "server refused TLS connection; 127.0.0.1:1 (127.0.0.1): server error: FATAL: unsupported startup parameter")
+	require.Contains(t, r.Hosts[0].Findings[0].Advice, "ignore_startup_parameters")
+	refused := script.New(script.Refused())
+	defer refused.Close()
+	r = examinedServers(t, t.Context(), "postgres://app@127.0.0.1:1/shop", map[string]*script.Server{"127.0.0.1:1": refused})
+	require.Equal(t, 1, strings.Count(r.of("reachable")[0], "connection refused"), "with TLS and without it is the same")
+	require.Contains(t, r.Hosts[0].Findings[0].Advice, "start the server")
+}
+
 func TestAPasswordThatTheServerRepeatsIsTakenOut(t *testing.T) {
 	const password = "geheim-17"
 	echo := script.Fatal("28P01", "password "+password+" is wrong")

@@ -2,9 +2,15 @@ package doctor
 
 import (
 	"crypto/tls"
+	"errors"
+	"slices"
 	"strings"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/internal/endpoint"
+	"github.com/retrypg/retrypg/policy"
 )
 
 // judgeUnreachable says why a host was not reached, and what retrypg would do. Where another host may serve, it is a
@@ -18,11 +24,27 @@ func (d *Doctor) judgeUnreachable(e *examined, several bool) {
 			level, does = Warning, "retrypg tries the other hosts"
 		}
 	}
-	e.report.add(level, "reachable", "not reached ("+does+"): "+d.says(e.err), adviceFor(c))
+	e.report.add(level, "reachable", "not reached ("+does+"): "+d.says(e.err), adviceFor(e.err))
 }
 
-// adviceFor says what to do about an error of connecting.
-func adviceFor(c retrypg.Class) string {
+// adviceFor says what to do about an error of connecting. Of several attempts, as with TLS and then without, it is about
+// the last one.
+func adviceFor(err error) string {
+	attempts := []error{err}
+	var connect *pgconn.ConnectError
+	var many interface{ Unwrap() []error }
+	if errors.As(err, &connect) && errors.As(connect.Unwrap(), &many) {
+		attempts = many.Unwrap()
+	}
+	for _, attempt := range slices.Backward(attempts) {
+		if advice := adviceForClass(retrypg.Classify(&policy.ExhaustedError{Op: endpoint.Connecting, Last: attempt})); advice != "" {
+			return advice
+		}
+	}
+	return ""
+}
+
+func adviceForClass(c retrypg.Class) string {
 	switch c.SQLState {
 	case "28P01":
 		return "check user and password: in the DSN, PGPASSWORD, or the password file"

@@ -46,8 +46,14 @@ func from(s setting) string {
 		return "from the DSN"
 	case "default":
 		return "the server's default"
+	case "user":
+		return "set for the role"
+	case "database":
+		return "set for the database"
+	case "database user":
+		return "set for the role in this database"
 	}
-	return "set for the " + s.source
+	return "from the " + s.source
 }
 
 // judgeDurability says which confirmed transactions can be lost, which no client finds out.
