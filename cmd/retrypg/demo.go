@@ -30,6 +30,9 @@ It takes below a minute. The servers listen on 127.0.0.1 only; they and their di
 afterwards, also after Ctrl-C. Server programs are found where they are installed (or in the
 directory that RETRYPG_PG_BIN names), else fetched with npm.
 
+With --otlp the metrics and spans of the third program, which runs through retrypg, go to an
+OpenTelemetry collector. One that is away changes nothing but for a line on standard error.
+
 Exit status:
     0  retrypg lost nothing, duplicated nothing, and reported no transfer as failed that was applied
     1  it did one of these
@@ -41,6 +44,7 @@ Exit status:
 func newDemo() *cobra.Command {
 	var opts demo.Options
 	var asJSON, logs bool
+	var export otlp
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "The same load through plain pgx and through retrypg while servers fail",
@@ -49,7 +53,7 @@ func newDemo() *cobra.Command {
 			if len(args) > 0 {
 				return fmt.Errorf("unexpected argument %q", args[0])
 			}
-			return opts.Validate()
+			return errors.Join(opts.Validate(), export.validate())
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			stdout, progress := cmd.OutOrStdout(), cmd.OutOrStdout()
@@ -60,7 +64,13 @@ func newDemo() *cobra.Command {
 			if logs {
 				opts.Log = cmd.ErrOrStderr()
 			}
+			options, stop, err := export.start(cmd.Context(), "retrypg-demo", cmd.ErrOrStderr())
+			if err != nil {
+				return &exit{exitDemoFailed, err}
+			}
+			opts.Retrypg = options
 			report, err := demo.Run(cmd.Context(), opts)
+			stop()
 			if err != nil {
 				return demoError(err)
 			}
@@ -83,6 +93,7 @@ func newDemo() *cobra.Command {
 	flags.IntVar(&opts.Workers, "workers", demo.DefaultWorkers, "transfers that each program runs at a time")
 	flags.Uint64Var(&opts.Seed, "seed", 0, "which accounts and amounts the transfers have")
 	flags.BoolVar(&asJSON, "json", false, "print the report as JSON; progress goes to standard error")
+	export.addFlags(flags)
 	flags.BoolVar(&logs, "server-log", false, "print the logs of the servers to standard error")
 	return cmd
 }

@@ -10,6 +10,8 @@ import (
 	"io"
 	"sync"
 	"time"
+
+	"github.com/retrypg/retrypg"
 )
 
 // The zero values of Options mean these.
@@ -32,6 +34,9 @@ type Options struct {
 	Seed     uint64        // which accounts and amounts the transfers have; the timing is not repeatable
 	Screen   *Screen       // shows progress; nil: nothing is shown
 	Log      io.Writer     // receives the logs of the servers; nil: nothing does
+
+	// Retrypg are options of the program that runs through retrypg, such as where its telemetry goes.
+	Retrypg []retrypg.Option
 }
 
 func (o Options) withDefaults() (Options, error) {
@@ -80,7 +85,7 @@ func Run(ctx context.Context, opts Options) (report *Report, err error) {
 	defer func() { err = errors.Join(err, st.close()) }()
 	screen.servers(st)
 
-	all, err := openPrograms(st)
+	all, err := openPrograms(st, opts)
 	if err != nil {
 		return nil, err
 	}
