@@ -51,6 +51,7 @@ type Options struct {
 type Exporters struct {
 	meters *sdkmetric.MeterProvider
 	traces *sdktrace.TracerProvider
+	spans  sdktrace.SpanExporter
 	log    *failureLog
 }
 
@@ -87,6 +88,7 @@ func Start(ctx context.Context, opts Options) (*Exporters, error) {
 			sdkmetric.WithReader(sdkmetric.NewPeriodicReader(metrics, sdkmetric.WithInterval(opts.Interval), sdkmetric.WithTimeout(exportTimeout)))),
 		// The batcher keeps 2,048 spans at most and drops those beyond, without blocking who ended them.
 		traces: sdktrace.NewTracerProvider(sdktrace.WithResource(about), sdktrace.WithBatcher(spans)),
+		spans:  spans,
 		log:    newFailureLog(opts.Log, endpoint),
 	}
 	otel.SetErrorHandler(e.log)
@@ -108,6 +110,7 @@ func (e *Exporters) Close() {
 	go func() { ended <- e.traces.Shutdown(ctx) }()
 	if err := errors.Join(<-ended, <-ended); err != nil {
 		e.log.Handle(err)
+		_ = e.spans.Shutdown(ctx) // or what is left in the queue would be tried in the background; its error is the same
 	}
 	e.log.close()
 }
