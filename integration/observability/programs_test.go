@@ -181,13 +181,12 @@ type collector struct {
 	otlp, metrics string
 }
 
-// newCollector starts a collector with the configuration of docker-compose.yml.
-func newCollector(t *testing.T) *collector {
+// newCollector starts a collector with the configuration of docker-compose.yml, which hands traces on to an address.
+func newCollector(t *testing.T, traces string) *collector {
 	t.Helper()
 	c := &collector{otlp: freeAddr(t), metrics: freeAddr(t)}
 	c.env = []string{
-		"OTLP_ENDPOINT=" + c.otlp, "PROMETHEUS_ENDPOINT=" + c.metrics, "HEALTH_ENDPOINT=" + freeAddr(t),
-		"TRACES_ENDPOINT=127.0.0.1:1", // nobody takes traces here
+		"OTLP_ENDPOINT=" + c.otlp, "PROMETHEUS_ENDPOINT=" + c.metrics, "HEALTH_ENDPOINT=" + freeAddr(t), "TRACES_ENDPOINT=" + traces,
 	}
 	c.start(t)
 	return c
@@ -198,6 +197,23 @@ func (c *collector) start(t *testing.T) {
 	t.Helper()
 	c.process = start(t, c.env, built(t, "collector"), "--config", filepath.Join(root, "deploy/collector/collector.yaml"))
 	eventually(t, func() error { return get("http://" + c.metrics + "/metrics") })
+}
+
+// newTraceSink starts a collector that prints what spans it gets, in the place of Jaeger, and returns its address.
+func newTraceSink(t *testing.T) (*process, string) {
+	t.Helper()
+	addr := freeAddr(t)
+	config := filepath.Join(t.TempDir(), "sink.yaml")
+	require.NoError(t, os.WriteFile(config, []byte(`
+receivers: {otlp: {protocols: {grpc: {endpoint: `+addr+`}}}}
+exporters: {debug: {verbosity: detailed}}
+service:
+  telemetry: {metrics: {level: none}}
+  pipelines: {traces: {receivers: [otlp], exporters: [debug]}}
+`), 0o644))
+	p := start(t, nil, built(t, "collector"), "--config", config)
+	p.says(t, "Everything is ready")
+	return p, addr
 }
 
 // newPrometheus starts a Prometheus with the configuration of docker-compose.yml, but that it scrapes more often, and

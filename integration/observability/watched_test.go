@@ -29,12 +29,15 @@ func TestMain(m *testing.M) { pgt.Main(m) }
 // TestEveryQueryOfTheDashboardAndOfTheAlertsFindsData runs the comparison and the endless load at the same time, with
 // all faults of both, and asks a Prometheus for everything that is drawn and alerted on.
 func TestEveryQueryOfTheDashboardAndOfTheAlertsFindsData(t *testing.T) {
-	c := newCollector(t)
+	sink, traces := newTraceSink(t)
+	c := newCollector(t, traces)
 	p := newPrometheus(t, c)
 	server := pgt.New(t, pgtest.Options{Fsync: true})
 	keepUp(t, server)
-	load := start(t, nil, built(t, "retrypg"), "load", "--otlp", c.otlp, "--otlp-interval", "500ms", "--fault-every", "3s", server.DSN())
-	demo := start(t, nil, built(t, "retrypg"), "demo", "--otlp", c.otlp, "--otlp-interval", "500ms", "--duration", "20s", "--workers", "4")
+	sampled := []string{"OTEL_TRACES_SAMPLER=traceidratio", "OTEL_TRACES_SAMPLER_ARG=0.02"}
+	export := []string{"--otlp", c.otlp, "--otlp-interval", "500ms"}
+	load := start(t, sampled, built(t, "retrypg"), slices.Concat([]string{"load", "--fault-every", "3s", server.DSN()}, export)...)
+	demo := start(t, sampled, built(t, "retrypg"), slices.Concat([]string{"demo", "--duration", "20s", "--workers", "4"}, export)...)
 
 	loseCommits(t, server)
 	d := readDashboard(t)
@@ -62,6 +65,9 @@ func TestEveryQueryOfTheDashboardAndOfTheAlertsFindsData(t *testing.T) {
 		requireChoices(t, p, v)
 	}
 	requireAlerts(t, p)
+	for _, span := range []string{"retrypg.transaction", "retrypg.attempt", "service.name: Str(retrypg-load)", "service.name: Str(retrypg-demo)"} {
+		sink.says(t, span)
+	}
 	require.Equal(t, 0, demo.exit(t), "the demo")
 	require.NotContains(t, demo.stderr.String()+load.stderr.String(), "telemetry cannot be sent")
 	require.NotContains(t, load.stdout.String(), "could not be caused")

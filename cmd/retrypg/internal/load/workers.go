@@ -33,7 +33,10 @@ func (r *running) transfer(ctx context.Context) {
 			return // ended with the load: not counted
 		}
 		r.counts.transfer(err)
-		if err != nil {
+		switch {
+		case errors.Is(err, retrypg.ErrCommitUnknown):
+			r.opts.Log.Warn("it is not known whether a transfer was done", "id", m.id, "error", err.Error())
+		case err != nil:
 			r.opts.Log.Warn("a transfer failed", "id", m.id, "error", err.Error())
 		}
 		rest(ctx, err)
