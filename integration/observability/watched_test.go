@@ -172,8 +172,6 @@ func shown(samples []sample) string {
 	return strings.Join(text, ", ")
 }
 
-var metricName = regexp.MustCompile(`\b(?:retry|db_sql|db_client)_[a-z_]+\b(?:\{|\[| unless| offset|\)|>| >)`)
-
 // requireMetrics requires that there is data of every metric in an expression: a part that is missing may be hidden by an
 // "or".
 func requireMetrics(t *testing.T, p prometheus, expr string) {
@@ -191,11 +189,14 @@ func requireMetrics(t *testing.T, p prometheus, expr string) {
 	}
 }
 
-// metricNames are those of our metrics in an expression: what is a selector, not a label.
-func metricNames(expr string) (names []string) {
-	for _, m := range metricName.FindAllString(expr, -1) {
-		names = append(names, regexp.MustCompile(`^[a-z_]+`).FindString(m))
-	}
+var (
+	labelsOfMetrics = regexp.MustCompile(`\{[^}]*\}|\b(?:by|without) \([^)]*\)|#.*`) // and comments
+	metricName      = regexp.MustCompile(`\b(?:retry|db)_\w+`)
+)
+
+// metricNames are those of our metrics in an expression.
+func metricNames(expr string) []string {
+	names := metricName.FindAllString(labelsOfMetrics.ReplaceAllString(expr, ""), -1)
 	slices.Sort(names)
 	return slices.Compact(names)
 }
