@@ -40,6 +40,7 @@ func TestEveryQueryOfTheDashboardAndOfTheAlertsFindsData(t *testing.T) {
 	demo := start(t, sampled, built(t, "retrypg"), slices.Concat([]string{"demo", "--duration", "20s", "--workers", "4"}, export)...)
 
 	loseCommits(t, server)
+	require.Equal(t, 0, demo.exit(t), "the demo")
 	d := readDashboard(t)
 	var found []string
 	for _, panel := range d.Panels {
@@ -68,7 +69,6 @@ func TestEveryQueryOfTheDashboardAndOfTheAlertsFindsData(t *testing.T) {
 	for _, span := range []string{"retrypg.transaction", "retrypg.attempt", "service.name: Str(retrypg-load)", "service.name: Str(retrypg-demo)"} {
 		sink.says(t, span)
 	}
-	require.Equal(t, 0, demo.exit(t), "the demo")
 	require.NotContains(t, demo.stderr.String()+load.stderr.String(), "telemetry cannot be sent")
 	require.NotContains(t, load.stdout.String(), "could not be caused")
 }
