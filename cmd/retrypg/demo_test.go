@@ -29,6 +29,8 @@ func TestWrongUsageOfDemoEndsWith64BeforeAnythingStarts(t *testing.T) {
 		"-1 workers":           {"--workers", "-1"},
 		"invalid argument":     {"--seed", "-1"},
 		"unknown flag: --fast": {"--fast"},
+		"no host and port":     {"--otlp", "here"},
+		"100ms":                {"--otlp-interval", "1ms"},
 	} {
 		r := tool(t, nil, append([]string{"demo"}, args...)...)
 		require.Equal(t, exitUsage, r.status, r.stderr)

@@ -136,6 +136,7 @@ func TestEveryCommandIsInTheHelp(t *testing.T) {
 	require.Equal(t, 0, r.status)
 	require.Contains(t, r.stdout, "wait ")
 	require.Contains(t, r.stdout, "demo ")
+	require.Contains(t, r.stdout, "load ")
 }
 
 func TestAnUnknownCommandIsWrongUsage(t *testing.T) {
@@ -148,6 +149,7 @@ func TestAnUnknownCommandIsWrongUsage(t *testing.T) {
 func TestHelpListsEachExitStatus(t *testing.T) {
 	for command, statuses := range map[string][]string{
 		"wait": {"0  ready", "1  not ready", "2  waiting cannot heal", "64  wrong usage", "126 ", "127 ", "130 "},
+		"load": {"0  the duration is over", "1  money", "2  ", "64  wrong usage", "130 "},
 		"demo": {"0  retrypg lost nothing", "1  ", "2  ", "3  no PostgreSQL", "64  wrong usage", "130 "},
 	} {
 		r := tool(t, nil, command, "--help")
