@@ -155,7 +155,7 @@ func eventually(t *testing.T, f func() error) {
 
 // get returns an error unless the URL answers with 200.
 func get(url string) error {
-	resp, err := http.Get(url) //nolint:noctx // of a program of ours, on this machine
+	resp, err := http.Get(url)
 	if err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ type sample struct {
 
 // ask returns the data of an answer of the HTTP API.
 func (p prometheus) ask(path string, query url.Values, data any) error {
-	resp, err := http.Get(p.url + path + "?" + query.Encode()) //nolint:noctx // of a program of ours, on this machine
+	resp, err := http.Get(p.url + path + "?" + query.Encode())
 	if err != nil {
 		return err
 	}
