@@ -80,6 +80,7 @@ func newPool(ctx context.Context, cfg *pgxpool.Config, s settings, opts []Option
 		return nil, err
 	}
 	core.observe()
+	core.observePool(pool)
 	return &Pool{Pool: pool, core: core, maxConns: int(cfg.MaxConns)}, nil
 }
 
@@ -164,8 +165,12 @@ func configurePool(cfg *pgxpool.Config, s settings, opts []Option) (*core, error
 	cfg.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 		l := newLink(conn.PgConn())
 		l.belongs(core)
-		if err := core.greet(ctx, conn, l); err != nil || hooks.after == nil {
+		if err := core.greet(ctx, conn, l); err != nil {
 			return err
+		}
+		core.connected(l)
+		if hooks.after == nil {
+			return nil
 		}
 		return hooks.after(ctx, conn)
 	}
