@@ -28,11 +28,15 @@ type host struct {
 	fallbacks []*pgconn.FallbackConfig // the same host with other ways to encrypt
 }
 
+// entriesOf returns what pgconn walks through when it connects, the first entry, which is in other fields, included.
+func entriesOf(cfg *pgconn.Config) []*pgconn.FallbackConfig {
+	return append([]*pgconn.FallbackConfig{{Host: cfg.Host, Port: cfg.Port, TLSConfig: cfg.TLSConfig}}, cfg.Fallbacks...)
+}
+
 // hostsOf returns the hosts of a configuration, each once, in its order.
 func hostsOf(cfg *pgconn.Config) []host {
-	all := append([]*pgconn.FallbackConfig{{Host: cfg.Host, Port: cfg.Port, TLSConfig: cfg.TLSConfig}}, cfg.Fallbacks...)
 	var hosts []host
-	for _, f := range all {
+	for _, f := range entriesOf(cfg) {
 		i := slices.IndexFunc(hosts, func(h host) bool { return h.name == f.Host && h.port == f.Port })
 		if i < 0 {
 			hosts = append(hosts, host{name: f.Host, port: f.Port, tls: f.TLSConfig})

@@ -158,7 +158,6 @@ func configurePool(cfg *pgxpool.Config, s settings, opts []Option) (*core, error
 	if err != nil {
 		return nil, err
 	}
-	core.dialWith(cfg.ConnConfig, primaryDialer(cfg.ConnConfig, &core.order, hooks))
 	cfg.BeforeConnect = func(ctx context.Context, attempt *pgx.ConnConfig) error {
 		return core.beforeConnect(ctx, attempt, hooks)
 	}

@@ -40,12 +40,12 @@ func TestAServerThatRefusesAWriteIsAskedWhetherItIsAStandby(t *testing.T) {
 		sent, asked        int
 		moved              bool
 	}{
-		"PostgreSQL 13, a standby":                       {recovery: "t", sent: 2, asked: 1, moved: true},
-		"PostgreSQL 13, a role that may only read":       {recovery: "f", sent: 1, asked: 1},
-		"a pooler says that it is none, but it is one":   {reported: "off", recovery: "t", sent: 2, asked: 1, moved: true},
-		"a primary with a role that may only read":       {reported: "off", recovery: "f", sent: 1, asked: 1},
-		"it says that it is a standby":                   {reported: "on", recovery: "t", sent: 2, moved: true},
-		"it cannot be asked, and does not say":           {sent: 2, asked: 1, moved: true},
+		"PostgreSQL 13, a standby":                     {recovery: "t", sent: 2, asked: 1, moved: true},
+		"PostgreSQL 13, a role that may only read":     {recovery: "f", sent: 1, asked: 1},
+		"a pooler says that it is none, but it is one": {reported: "off", recovery: "t", sent: 2, asked: 1, moved: true},
+		"a primary with a role that may only read":     {reported: "off", recovery: "f", sent: 1, asked: 1},
+		"it says that it is a standby":                 {reported: "on", recovery: "t", sent: 2, moved: true},
+		"it cannot be asked, and does not say":         {sent: 2, asked: 1, moved: true},
 		"it cannot be asked, and says that it is none": {reported: "off", sent: 1, asked: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
