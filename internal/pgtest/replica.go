@@ -189,6 +189,14 @@ func (c *Cluster) WaitReplayed(ctx context.Context, primary *Cluster) error {
 	return c.WaitUntil(ctx, "pg_last_wal_replay_lsn() >= '"+lsn+"'::pg_lsn")
 }
 
+// Synchronize makes every COMMIT of this primary wait for the standby of that name from now on.
+func (c *Cluster) Synchronize(ctx context.Context, name string) error {
+	if err := c.Set(ctx, "synchronous_standby_names", name); err != nil {
+		return err
+	}
+	return c.WaitUntil(ctx, "exists (select from pg_stat_replication where sync_state = 'sync')")
+}
+
 // WaitStreaming waits until this primary has a standby of that name that has caught up with it.
 func (c *Cluster) WaitStreaming(ctx context.Context, name string) error {
 	return c.WaitUntil(ctx, "exists (select from pg_stat_replication where state = 'streaming' and application_name = '"+
