@@ -12,6 +12,7 @@ import (
 
 	"github.com/retrypg/retrypg"
 	"github.com/retrypg/retrypg/integration/audit"
+	"github.com/retrypg/retrypg/integration/leak"
 	"github.com/retrypg/retrypg/internal/pgtest/pgt"
 )
 
@@ -26,6 +27,7 @@ type stage struct {
 func newStage(t *testing.T) *stage {
 	t.Helper()
 	s := &stage{t: t, dsn: pgt.Shared(t).DSN()}
+	leak.Check(t)
 	var err error
 	s.db, err = retrypg.OpenDB(s.dsn)
 	require.NoError(t, err)

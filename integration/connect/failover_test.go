@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg"
@@ -132,25 +131,9 @@ func TestAllConnectionsToAServerThatLostItsRoleAreLeftWhenOneFindsItOut(t *testi
 			db.SetMaxIdleConns(connections)
 			pool := newPool(t, p.DSN("pool_max_conns=8"), hooks)
 			if writer == "WithTx" {
-				var held []*sql.Conn
-				for range connections {
-					conn, err := db.Conn(ctx)
-					require.NoError(t, err)
-					held = append(held, conn)
-				}
-				for _, conn := range held {
-					require.NoError(t, conn.Close())
-				}
+				fillDB(ctx, t, db, connections)
 			} else {
-				var held []*pgxpool.Conn
-				for range connections {
-					conn, err := pool.Acquire(ctx)
-					require.NoError(t, err)
-					held = append(held, conn)
-				}
-				for _, conn := range held {
-					conn.Release()
-				}
+				fillPool(ctx, t, pool, connections)
 			}
 			insert := writers(db, pool)[writer]
 			require.NoError(t, insert(ctx, "1"))

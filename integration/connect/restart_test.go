@@ -67,17 +67,8 @@ func TestIdleConnectionsThatDiedAreExchangedUnseen(t *testing.T) {
 	pool := newPool(t, c.DSN("pool_max_conns=10"), w.option())
 	fill := func() {
 		t.Helper()
-		var held []func()
-		for range connections {
-			one, err := db.Conn(ctx)
-			require.NoError(t, err)
-			other, err := pool.Acquire(ctx)
-			require.NoError(t, err)
-			held = append(held, func() { require.NoError(t, one.Close()); other.Release() })
-		}
-		for _, f := range held {
-			f()
-		}
+		fillDB(ctx, t, db, connections)
+		fillPool(ctx, t, pool, connections)
 		require.Equal(t, connections, db.Stats().Idle)
 		require.Equal(t, connections, int(pool.Stat().IdleConns()))
 	}
