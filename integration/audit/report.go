@@ -12,13 +12,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Report is what an audit has found.
+// Report is what an audit has found. An entry that is not as it was told is in one of the four lists.
 type Report struct {
 	Entries []Entry // all of which somebody was told, in the order in which that was
 
 	Lost       []Entry // told ok, and not there
 	Duplicated []Entry // there more than once
-	Untrue     []Entry // told not applied, and there
+	Untrue     []Entry // told not applied, and there once
 	Foreign    []Entry // there, and nobody was told of them
 }
 
@@ -57,13 +57,12 @@ func (r *Record) Compare(there map[string]int) *Report {
 		e := &report.Entries[i]
 		e.There = there[e.ID]
 		delete(foreign, e.ID)
-		if e.There > 1 {
-			report.Duplicated = append(report.Duplicated, *e)
-		}
 		switch {
+		case e.There > 1:
+			report.Duplicated = append(report.Duplicated, *e)
 		case e.Told == OK && e.There == 0:
 			report.Lost = append(report.Lost, *e)
-		case e.Told == NotApplied && e.There > 0:
+		case e.Told == NotApplied && e.There == 1:
 			report.Untrue = append(report.Untrue, *e)
 		}
 	}
