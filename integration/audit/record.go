@@ -32,10 +32,14 @@ type Entry struct {
 }
 
 func (e Entry) String() string {
-	if e.Told == 0 {
+	switch {
+	case e.Told == 0:
 		return fmt.Sprintf("%s is there %d times, and nobody was told of it", e.ID, e.There)
+	case e.Err == nil:
+		return fmt.Sprintf("%s is there %d times, told: %v", e.ID, e.There, e.Told)
+	default:
+		return fmt.Sprintf("%s is there %d times, told: %v: %v", e.ID, e.There, e.Told, e.Err)
 	}
-	return fmt.Sprintf("%s is there %d times, told: %v, %v", e.ID, e.There, e.Told, e.Err)
 }
 
 // New returns an empty record, which reads errors in that way.
