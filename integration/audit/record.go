@@ -45,9 +45,6 @@ func (e Entry) String() string {
 // New returns an empty record, which reads errors in that way.
 func New(read Reading) *Record { return &Record{read: read, changed: make(chan struct{})} }
 
-// Next returns an id for a new entry.
-func (r *Record) Next() string { return strconv.FormatInt(r.next.Add(1), 10) }
-
 // Note notes what the caller was told of an entry.
 func (r *Record) Note(id string, err error) {
 	r.mu.Lock()
@@ -59,7 +56,7 @@ func (r *Record) Note(id string, err error) {
 
 // Write writes a new entry, and notes what write was told of it.
 func (r *Record) Write(ctx context.Context, write func(ctx context.Context, id string) error) error {
-	id := r.Next()
+	id := strconv.FormatInt(r.next.Add(1), 10)
 	err := write(ctx, id)
 	r.Note(id, err)
 	return err
