@@ -1,0 +1,180 @@
+"use strict";
+// Draws the charts from the same figures that the tables show. Nothing is loaded, and nothing is written but the charts.
+(() => {
+  const data = JSON.parse(document.getElementById("figures").textContent);
+  // A program is told from the others by its dashes too, not by its colour alone.
+  const looks = [
+    { dash: [7, 4], border: "dashed", width: 1.75 },
+    { dash: [2, 3], border: "dotted", width: 2 },
+    { dash: [], border: "solid", width: 2 },
+  ];
+  const axisWidth = 48; // of all charts, so that their time axes stand below each other
+  const units = {
+    "/s": (v) => v + "/s",
+    "s": (v) => (v < 1 ? Math.round(v * 1000) + " ms" : v.toFixed(2) + " s"),
+    "": (v) => String(v),
+  };
+  let plots = [];
+
+  const color = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
+  const seconds = (v) => String(Math.round(v * 1000) / 1000);
+
+  // when is the interval of an index and the phase that it lies in.
+  function when(i) {
+    const begin = i * data.width;
+    const middle = data.times[i];
+    const phase = data.phases.find((p) => p.begin <= middle && middle < p.end);
+    return seconds(begin) + " to " + seconds(begin + data.width) + " s" + (phase ? ", " + phase.name : "");
+  }
+
+  // shadeFaults is a plugin that shades the times of the faults and writes their numbers, and names where there is room.
+  function shadeFaults(named) {
+    return {
+      hooks: {
+        drawClear: (u) => {
+          const { ctx, bbox } = u;
+          const ratio = devicePixelRatio;
+          ctx.save();
+          ctx.font = 11 * ratio + "px system-ui, sans-serif";
+          ctx.textBaseline = "top";
+          for (const f of data.faults) {
+            const left = u.valToPos(f.begin, "x", true);
+            const right = u.valToPos(f.end, "x", true);
+            ctx.fillStyle = color("fault");
+            ctx.fillRect(left, bbox.top, right - left, bbox.height);
+            ctx.fillStyle = color("edge");
+            ctx.fillRect(left, bbox.top, ratio, bbox.height);
+            ctx.fillRect(right - ratio, bbox.top, ratio, bbox.height);
+            if (named) {
+              ctx.fillStyle = color("text");
+              const long = f.number + " " + f.name;
+              const text = ctx.measureText(long).width < right - left - 6 * ratio ? long : String(f.number);
+              ctx.fillText(text, left + 3 * ratio, bbox.top + 3 * ratio);
+            }
+          }
+          ctx.restore();
+        },
+      },
+    };
+  }
+
+  function axis(more) {
+    return Object.assign({
+      stroke: () => color("quiet"),
+      font: "11px system-ui, sans-serif",
+      grid: { stroke: () => color("grid"), width: 1 },
+      ticks: { stroke: () => color("grid"), width: 1, size: 4 },
+      gap: 3,
+    }, more);
+  }
+
+  // draw makes one plot in an element.
+  function draw(parent, { series, values, y, yAxis, height, named, xLabels, markers }) {
+    const u = new uPlot({
+      width: parent.clientWidth,
+      height: height + (xLabels ? 30 : 8),
+      padding: [4, 8, xLabels ? 0 : 4, 0],
+      scales: { x: { time: false, range: () => [0, data.end] }, y },
+      axes: [
+        axis({ show: xLabels, size: 30, space: 55, values: (_, splits) => splits.map((v) => seconds(v) + " s") }),
+        axis(Object.assign({ size: axisWidth }, yAxis)),
+      ],
+      series: [{ label: "time", value: (_, v, __, i) => (i == null ? "" : when(i)) }].concat(series),
+      legend: { markers },
+      cursor: {
+        y: false,
+        drag: { x: false, y: false, setScale: false },
+        sync: { key: "time", setSeries: false },
+        points: { size: 7 },
+      },
+      focus: { alpha: 1 },
+      plugins: [shadeFaults(named)],
+    }, [data.times].concat(values), parent);
+    plots.push({ u, parent, height: u.height });
+  }
+
+  // alone shows a point where no line can be seen, because there is nothing before and after it.
+  function alone(u, index) {
+    const v = u.data[index];
+    const found = [];
+    v.forEach((value, i) => {
+      if (value != null && v[i - 1] == null && v[i + 1] == null) found.push(i);
+    });
+    return found;
+  }
+
+  function drawLines(parent, chart, height) {
+    const unit = units[chart.unit];
+    const y = chart.log
+      ? { distr: 3, range: (_, min, max) => [0.001, Math.max(1, 10 ** Math.ceil(Math.log10(max || 1)))] }
+      : { range: (_, __, max) => [0, (max || 1) * 1.18] }; // room for the numbers of the faults
+    const yAxis = chart.log
+      ? { values: (_, splits) => splits.map((v) => (Math.abs(Math.log10(v) % 1) < 1e-6 ? (v < 0.9 ? Math.round(v * 1000) + " ms" : Math.round(v) + " s") : "")) }
+      : { values: (_, splits) => splits.map((v) => seconds(v) + (chart.unit === "s" ? " s" : "")) };
+    draw(parent, {
+      height, named: true, xLabels: true, y, yAxis,
+      values: chart.columns.map((c) => c.figures),
+      series: chart.columns.map((c) => ({
+        label: c.label,
+        stroke: () => color("p" + c.program),
+        width: looks[c.program].width,
+        dash: looks[c.program].dash,
+        points: { show: true, size: 4, fill: () => color("p" + c.program), filter: alone },
+        value: (_, v) => (v == null ? "none" : unit(v)),
+      })),
+      markers: {
+        width: 3,
+        stroke: (_, i) => color("p" + chart.columns[i - 1].program),
+        dash: (_, i) => looks[chart.columns[i - 1].program].border,
+      },
+    });
+  }
+
+  // drawLanes draws bars, with a lane for each program: errors, and on top of them what is unknown.
+  function drawLanes(parent, chart, height) {
+    const top = Math.max(1, ...chart.columns.flatMap((c) => c.figures));
+    const bars = uPlot.paths.bars({ size: [1, 100] });
+    for (let program = 0; program < data.programs.length; program++) {
+      const [errors, unknown] = chart.columns.filter((c) => c.program === program);
+      const name = document.createElement("p");
+      name.className = "lane";
+      name.textContent = data.programs[program];
+      const lane = document.createElement("div");
+      lane.className = "bars";
+      parent.append(name, lane);
+      const fills = [null, "unknown", "p" + program];
+      const value = (figures) => (_, v, __, i) => (i == null ? "--" : String(figures[i]));
+      const fill = (i) => () => color(fills[i]);
+      draw(lane, {
+        height: height / 3, named: program === 0, xLabels: program === data.programs.length - 1,
+        y: { range: () => [0, top * 1.25] },
+        yAxis: { space: 25, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000] },
+        values: [errors.figures.map((n, i) => n + unknown.figures[i]), errors.figures],
+        series: [
+          { label: "unknown", fill: fill(1), width: 0, paths: bars, points: { show: false }, value: value(unknown.figures) },
+          { label: "errors", fill: fill(2), width: 0, paths: bars, points: { show: false }, value: value(errors.figures) },
+        ],
+        markers: { width: 0, fill: (_, i) => color(fills[i]) },
+      });
+    }
+  }
+
+  function drawAll() {
+    for (const p of plots) p.u.destroy();
+    plots = [];
+    const height = innerWidth < 640 ? 180 : 230;
+    for (const chart of data.charts) {
+      const parent = document.querySelector("#" + chart.id + " .plot");
+      parent.replaceChildren();
+      (chart.lanes ? drawLanes : drawLines)(parent, chart, height);
+    }
+  }
+
+  drawAll();
+  new ResizeObserver(() => {
+    for (const { u, parent, height } of plots) {
+      if (parent.clientWidth > 0 && parent.clientWidth !== u.width) u.setSize({ width: parent.clientWidth, height });
+    }
+  }).observe(document.querySelector("main"));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+})();
