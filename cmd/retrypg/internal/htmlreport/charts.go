@@ -91,8 +91,8 @@ func charts(report *demo.Report) []chart {
 		},
 		{
 			ID: "slowest", Title: "Slowest answer", Unit: "s", Log: true,
-			About: "How long the one had waited who waited longest of all that were answered in the interval, with whatever answer. " +
-				"Who tells an error at once is fast here; who waits for the server is not. Logarithmic.",
+			About: "The longest wait of a caller who was answered in the interval, with whatever answer. " +
+				"A program that tells an error at once is fast here, one that waits for the server is not. Logarithmic.",
 		},
 	}
 	all[0].add(report, "", rate)

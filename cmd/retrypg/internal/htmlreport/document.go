@@ -3,6 +3,7 @@ package htmlreport
 import (
 	"fmt"
 	"html/template"
+	"slices"
 	"strings"
 	"time"
 
@@ -91,22 +92,30 @@ func between(begin, end time.Duration) string {
 
 // verdict says in one sentence what decides, retrypg first.
 func verdict(report *demo.Report) string {
-	var parts []string
-	for i := len(report.Programs) - 1; i >= 0; i-- {
-		parts = append(parts, clause(report.Programs[i]))
+	var clauses []string
+	for _, row := range slices.Backward(report.Programs) {
+		clauses = append(clauses, clause(row))
 	}
-	return "Under the same faults, " + strings.Join(parts, "; ") + "."
+	return "Under the same faults, " + strings.Join(clauses, "; ") + "."
 }
 
 // clause is what decides of one program.
 func clause(row demo.Row) string {
 	unknown := ""
 	if row.Unknown > 0 {
-		unknown = fmt.Sprintf(", said of %s that it does not know", demo.Grouped(row.Unknown))
+		unknown = " and " + several(row.Unknown, "unknown outcome")
 	}
-	return fmt.Sprintf("%s lost %s of %s transfers, applied %s more than once and called %s failed that were applied, told %s errors in all%s, and had a longest gap without a success of %s",
-		row.Name, demo.Grouped(row.Lost), demo.Grouped(row.Asked), demo.Grouped(row.Duplicated), demo.Grouped(row.FalseErrors),
-		demo.Grouped(row.Errors), unknown, demo.Seconds(row.LongestGap))
+	return fmt.Sprintf("of %s %s lost %s, duplicated %s, falsely reported %s as failed, told %s%s, and was without a success for %s at the longest",
+		several(row.Asked, "transfer"), row.Name, demo.Grouped(row.Lost), demo.Grouped(row.Duplicated), demo.Grouped(row.FalseErrors),
+		several(row.Errors, "error"), unknown, demo.Seconds(row.LongestGap))
+}
+
+// several is a number of things.
+func several(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return demo.Grouped(n) + " " + what + "s"
 }
 
 // command is what repeats the run, in a checkout of the project.

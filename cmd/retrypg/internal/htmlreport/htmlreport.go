@@ -30,7 +30,7 @@ var (
 	chartLicence string
 )
 
-var page = template.Must(template.New("report").Funcs(template.FuncMap{"mark": class}).Parse(layout))
+var reportTemplate = template.Must(template.New("report").Funcs(template.FuncMap{"mark": class}).Parse(layout))
 
 // class is the CSS class of a mark.
 func class(m demo.Mark) string {
@@ -49,7 +49,7 @@ func Write(w io.Writer, report *demo.Report, env Environment) error {
 		return errors.New("the report has no timeline: it was not made by a run of the demo")
 	}
 	var b bytes.Buffer
-	if err := page.Execute(&b, newDocument(report, env)); err != nil {
+	if err := reportTemplate.Execute(&b, newDocument(report, env)); err != nil {
 		return fmt.Errorf("make the HTML report: %w", err)
 	}
 	_, err := w.Write(b.Bytes())

@@ -11,7 +11,7 @@
   const axisWidth = 48; // of all charts, so that their time axes stand below each other
   const units = {
     "/s": (v) => v + "/s",
-    "s": (v) => (v < 1 ? Math.round(v * 1000) + " ms" : v.toFixed(2) + " s"),
+    "s": (v) => (v < 1 ? Math.round(v * 1000) + " ms" : seconds(v) + " s"),
     "": (v) => String(v),
   };
   let plots = [];
@@ -27,35 +27,32 @@
     return seconds(begin) + " to " + seconds(begin + data.width) + " s" + (phase ? ", " + phase.name : "");
   }
 
-  // shadeFaults is a plugin that shades the times of the faults and writes their numbers, and names where there is room.
-  function shadeFaults(named) {
-    return {
-      hooks: {
-        drawClear: (u) => {
-          const { ctx, bbox } = u;
-          const ratio = devicePixelRatio;
-          ctx.save();
-          ctx.font = 11 * ratio + "px system-ui, sans-serif";
-          ctx.textBaseline = "top";
-          for (const f of data.faults) {
-            const left = u.valToPos(f.begin, "x", true);
-            const right = u.valToPos(f.end, "x", true);
-            ctx.fillStyle = color("fault");
-            ctx.fillRect(left, bbox.top, right - left, bbox.height);
-            ctx.fillStyle = color("edge");
-            ctx.fillRect(left, bbox.top, ratio, bbox.height);
-            ctx.fillRect(right - ratio, bbox.top, ratio, bbox.height);
-            if (named) {
-              ctx.fillStyle = color("text");
-              const long = f.number + " " + f.name;
-              const text = ctx.measureText(long).width < right - left - 6 * ratio ? long : String(f.number);
-              ctx.fillText(text, left + 3 * ratio, bbox.top + 3 * ratio);
-            }
-          }
-          ctx.restore();
-        },
-      },
+  // faults is a plugin that shades the times of the faults and writes their numbers, and their names where there is room.
+  function faults(named) {
+    const each = (u, f) => {
+      u.ctx.save();
+      for (const fault of data.faults) {
+        f(u.ctx, fault, u.valToPos(fault.begin, "x", true), u.valToPos(fault.end, "x", true), u.bbox, devicePixelRatio);
+      }
+      u.ctx.restore();
     };
+    const shade = (ctx, _, left, right, box, ratio) => {
+      ctx.fillStyle = color("fault");
+      ctx.fillRect(left, box.top, right - left, box.height);
+      ctx.fillStyle = color("edge");
+      ctx.fillRect(left, box.top, ratio, box.height);
+      ctx.fillRect(right - ratio, box.top, ratio, box.height);
+    };
+    const name = (ctx, fault, left, right, box, ratio) => {
+      ctx.font = 11 * ratio + "px system-ui, sans-serif";
+      ctx.textAlign = "left";
+      ctx.textBaseline = "top";
+      ctx.fillStyle = color("text");
+      const long = fault.number + " " + fault.name;
+      const fits = ctx.measureText(long).width < right - left - 6 * ratio;
+      ctx.fillText(fits ? long : String(fault.number), left + 3 * ratio, box.top + 3 * ratio);
+    };
+    return { hooks: { drawClear: (u) => each(u, shade), drawAxes: (u) => named && each(u, name) } };
   }
 
   function axis(more) {
@@ -72,14 +69,14 @@
   function draw(parent, { series, values, y, yAxis, height, named, xLabels, markers }) {
     const u = new uPlot({
       width: parent.clientWidth,
-      height: height + (xLabels ? 30 : 8),
-      padding: [4, 8, xLabels ? 0 : 4, 0],
+      height: height + (xLabels ? 34 : 12),
+      padding: [8, 8, xLabels ? 0 : 4, 0],
       scales: { x: { time: false, range: () => [0, data.end] }, y },
       axes: [
         axis({ show: xLabels, size: 30, space: 55, values: (_, splits) => splits.map((v) => seconds(v) + " s") }),
         axis(Object.assign({ size: axisWidth }, yAxis)),
       ],
-      series: [{ label: "time", value: (_, v, __, i) => (i == null ? "" : when(i)) }].concat(series),
+      series: [{ label: "time", value: (_, v, __, i) => (i == null ? "–" : when(i)) }].concat(series),
       legend: { markers },
       cursor: {
         y: false,
@@ -88,7 +85,7 @@
         points: { size: 7 },
       },
       focus: { alpha: 1 },
-      plugins: [shadeFaults(named)],
+      plugins: [faults(named)],
     }, [data.times].concat(values), parent);
     plots.push({ u, parent, height: u.height });
   }
@@ -109,7 +106,7 @@
       ? { distr: 3, range: (_, min, max) => [0.001, Math.max(1, 10 ** Math.ceil(Math.log10(max || 1)))] }
       : { range: (_, __, max) => [0, (max || 1) * 1.18] }; // room for the numbers of the faults
     const yAxis = chart.log
-      ? { values: (_, splits) => splits.map((v) => (Math.abs(Math.log10(v) % 1) < 1e-6 ? (v < 0.9 ? Math.round(v * 1000) + " ms" : Math.round(v) + " s") : "")) }
+      ? { splits: (_, __, min, max) => [0.001, 0.01, 0.1, 1, 10, 100, 1000].filter((v) => v <= max * 1.01), values: (_, splits) => splits.map(units.s) }
       : { values: (_, splits) => splits.map((v) => seconds(v) + (chart.unit === "s" ? " s" : "")) };
     draw(parent, {
       height, named: true, xLabels: true, y, yAxis,
@@ -120,7 +117,7 @@
         width: looks[c.program].width,
         dash: looks[c.program].dash,
         points: { show: true, size: 4, fill: () => color("p" + c.program), filter: alone },
-        value: (_, v) => (v == null ? "none" : unit(v)),
+        value: (_, v, __, i) => (v != null ? unit(v) : i == null ? "–" : "none"),
       })),
       markers: {
         width: 3,
@@ -143,7 +140,7 @@
       lane.className = "bars";
       parent.append(name, lane);
       const fills = [null, "unknown", "p" + program];
-      const value = (figures) => (_, v, __, i) => (i == null ? "--" : String(figures[i]));
+      const value = (figures) => (_, v, __, i) => (i == null ? "–" : String(figures[i]));
       const fill = (i) => () => color(fills[i]);
       draw(lane, {
         height: height / 3, named: program === 0, xLabels: program === data.programs.length - 1,

@@ -37,7 +37,7 @@ func newRun() *demo.Report {
 		var told []demo.Bucket
 		for i := range 100 {
 			begin := time.Duration(i) * width
-			b := demo.Bucket{OK: 30 + (i*7+program*3)%5, Gap: time.Duration(20+i%9) * time.Millisecond, Slowest: time.Duration(40+i%17) * time.Millisecond}
+			b := demo.Bucket{OK: 30 + (i*7+program*3)%5, Gap: time.Duration(20+i%9) * time.Millisecond, Slowest: time.Duration(40+15*program+i%17) * time.Millisecond}
 			for _, a := range away {
 				if begin >= a.Begin && begin < a.End {
 					b = demo.Bucket{Gap: begin + width - a.Begin}
