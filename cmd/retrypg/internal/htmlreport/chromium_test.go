@@ -26,9 +26,9 @@ func saved(t *testing.T) string {
 
 // drawn is what is seen on a canvas.
 type drawn struct {
-	Figure        string         `json:"figure"`
-	Columns       map[string]int `json:"columns"` // columns of pixels that have a colour of the style, by its name
-	Of            int            `json:"of"`      // columns in all
+	Figure  string         `json:"figure"`
+	Columns map[string]int `json:"columns"` // columns of pixels that have a colour of the style, by its name
+	Of      int            `json:"of"`      // columns in all
 }
 
 // look counts the columns of each canvas in which a pixel has, nearly, a colour of the style.
@@ -71,6 +71,8 @@ func TestTheReportIsShownOnEveryScreenWithoutAnErrorOrARequest(t *testing.T) {
 			require.Equal(t, map[string]string{"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 26)"}[s.scheme],
 				evaluate[string](ctx, t, `getComputedStyle(document.body).backgroundColor`))
 			requireDrawn(t, evaluate[[]drawn](ctx, t, look))
+			require.Equal(t, []string{"pgx: 224 errors, 0 unknown", "pgx + loop: 8 errors, 0 unknown", "retrypg: 0 errors, 1 unknown"},
+				evaluate[[]string](ctx, t, `[...document.querySelectorAll(".lane")].map((l) => l.textContent)`))
 		})
 	}
 }
@@ -83,7 +85,9 @@ func requireDrawn(t *testing.T, canvases []drawn) {
 		figures = append(figures, c.Figure)
 	}
 	require.Equal(t, []string{"throughput", "errors", "errors", "errors", "gaps", "slowest"}, figures)
-	share := func(i int, color string) float64 { return float64(canvases[i].Columns[color]) / float64(canvases[i].Of) }
+	share := func(i int, color string) float64 {
+		return float64(canvases[i].Columns[color]) / float64(canvases[i].Of)
+	}
 	for _, i := range []int{0, 4} {
 		require.Greater(t, share(i, "p2"), 0.7, "%s: the line goes from side to side", figures[i])
 	}

@@ -135,7 +135,8 @@
       const [errors, unknown] = chart.columns.filter((c) => c.program === program);
       const name = document.createElement("p");
       name.className = "lane";
-      name.textContent = data.programs[program];
+      const sum = (c) => c.figures.reduce((a, b) => a + b, 0);
+      name.textContent = data.programs[program] + ": " + sum(errors) + " errors, " + sum(unknown) + " unknown";
       const lane = document.createElement("div");
       lane.className = "bars";
       parent.append(name, lane);
