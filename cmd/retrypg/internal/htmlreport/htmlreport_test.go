@@ -279,7 +279,7 @@ func TestAReportWithoutATimelineIsAnError(t *testing.T) {
 func TestTheProgramKnowsItsVersions(t *testing.T) {
 	env := Here("v1")
 	require.Equal(t, "v1", env.Retrypg)
-	require.Regexp(t, `^(v5\..*|unknown)$`, env.PGX) // a test has no build information
+	require.Regexp(t, `^(v5\..*|unknown)$`, env.PGX) // a test of a library does not know it
 	require.Contains(t, env.Go, "go1.")
 	require.Regexp(t, `^\w+/\w+, \d+ processors$`, env.System)
 }
