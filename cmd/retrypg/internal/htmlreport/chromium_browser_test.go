@@ -22,7 +22,7 @@ import (
 )
 
 // limit bounds everything that a test asks of its browser.
-const limit = time.Minute
+const limit = 2 * time.Minute
 
 // screen is what a report is looked at with.
 type screen struct {

@@ -55,7 +55,8 @@ func TestTheChartsFollowAChangeOfTheColourScheme(t *testing.T) {
 	ctx := chromium(t)
 	show(ctx, t, screens[0], saved(t))
 	w := watch(ctx, t)
-	do(ctx, t, prefer("dark"), chartsAreThere())
+	evaluate[bool](ctx, t, `document.querySelector("#slowest canvas").classList.toggle("light")`)
+	do(ctx, t, prefer("dark"), until(`document.querySelector("#slowest canvas:not(.light)") !== null`))
 	requireDrawn(t, evaluate[[]drawn](ctx, t, look)) // in the colours of the dark scheme
 	_, messages := w.seen()
 	require.Empty(t, messages)
