@@ -95,7 +95,7 @@ func newDemo() *cobra.Command {
 	flags.IntVar(&opts.Workers, "workers", demo.DefaultWorkers, "transfers that each program runs at a time")
 	flags.Uint64Var(&opts.Seed, "seed", 0, "which accounts and amounts the transfers have")
 	flags.BoolVar(&asJSON, "json", false, "print the report as JSON; progress goes to standard error")
-	flags.StringVar(&html, "report", defaultHTML(), "file for the HTML report; empty: none")
+	flags.StringVar(&html, "report", defaultHTML(), "`FILE` that the HTML report is written to; empty: none")
 	flags.BoolVar(&logs, "server-log", false, "print the logs of the servers to standard error")
 	return cmd
 }
