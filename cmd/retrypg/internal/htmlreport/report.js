@@ -70,7 +70,7 @@
     const u = new uPlot({
       width: parent.clientWidth,
       height: height + (xLabels ? 34 : 12),
-      padding: [8, 8, xLabels ? 0 : 4, 0],
+      padding: [8, 16, xLabels ? 0 : 4, 0],
       scales: { x: { time: false, range: () => [0, data.end] }, y },
       axes: [
         axis({ show: xLabels, size: 30, space: 55, values: (_, splits) => splits.map((v) => seconds(v) + " s") }),
