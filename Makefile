@@ -23,14 +23,15 @@ BIN  = .cache/bin
 # The directories of all modules in go.work.
 MODULES = $$($(GO) list -m -f '{{.Dir}}')
 
-.PHONY: help demo test test-short test-docker test-pgbouncer test-net test-ha test-observability test-matrix soak chaos bench-commit fuzz lint fmt generate generate-check cross compose-check \
+.PHONY: help demo test test-short test-docker test-pgbouncer test-report test-net test-ha test-observability test-matrix soak chaos bench-commit fuzz lint fmt generate generate-check cross compose-check \
 	cover tidy clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s%s\n", $$1, $$2 }' Makefile
 
 demo: ## the same load through plain pgx and through retrypg while a server fails
-	@$(GO) run ./cmd/retrypg demo
+	@mkdir -p .cache
+	@$(GO) run ./cmd/retrypg demo --report .cache/retrypg-demo.html
 
 # -count=1: the test cache does not see the server that a result depends on.
 test: ## all tests of all modules, race detector on, against a real PostgreSQL
@@ -46,6 +47,9 @@ test-docker: ## the container tests; sets up an engine and an image where there 
 
 test-pgbouncer: ## commits through a real PgBouncer, which must be installed
 	@$(TEST) -tags pgbouncer -race -count=1 -timeout 5m $(TESTFLAGS) ./integration/pgbouncer/...
+
+test-report: ## the demo's HTML report in a headless Chromium, which must be installed
+	@$(TEST) -tags chromium -race -count=1 -timeout 5m $(TESTFLAGS) ./cmd/retrypg/internal/htmlreport/...
 
 test-net: ## a network that fails between program and server; needs root on Linux, iproute2 and iptables
 	@$(TEST) -tags netns -race -count=1 -timeout 5m $(TESTFLAGS) ./integration/net/...

@@ -16,7 +16,7 @@ import (
 )
 
 func TestTheDemoIsTheSameWithoutItsCollector(t *testing.T) {
-	demo := start(t, nil, built(t, "retrypg"), "demo", "--json", "--duration", "8s", "--workers", "2", "--otlp", freeAddr(t), "--otlp-interval", "500ms")
+	demo := start(t, nil, built(t, "retrypg"), "demo", "--json", "--report=", "--duration", "8s", "--workers", "2", "--otlp", freeAddr(t), "--otlp-interval", "500ms")
 	require.Equal(t, 0, demo.exit(t))
 	var report struct {
 		Kept     bool

@@ -37,7 +37,7 @@ func TestEveryQueryOfTheDashboardAndOfTheAlertsFindsData(t *testing.T) {
 	sampled := []string{"OTEL_TRACES_SAMPLER=traceidratio", "OTEL_TRACES_SAMPLER_ARG=0.02"}
 	export := []string{"--otlp", c.otlp, "--otlp-interval", "500ms"}
 	load := start(t, sampled, built(t, "retrypg"), slices.Concat([]string{"load", "--fault-every", "3s", server.DSN()}, export)...)
-	demo := start(t, sampled, built(t, "retrypg"), slices.Concat([]string{"demo", "--duration", "20s", "--workers", "4"}, export)...)
+	demo := start(t, sampled, built(t, "retrypg"), slices.Concat([]string{"demo", "--report=", "--duration", "20s", "--workers", "4"}, export)...)
 
 	loseCommits(t, server)
 	require.Equal(t, 0, demo.exit(t), "the demo")

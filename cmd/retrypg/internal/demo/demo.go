@@ -94,7 +94,8 @@ func Run(ctx context.Context, opts Options) (report *Report, err error) {
 	load := startLoad(ctx, all, opts)
 	defer load.stop()
 	stopShowing := screen.follow(load)
-	err = runSchedule(ctx, st, load, screen, opts.Duration)
+	notes := &journal{began: load.began}
+	err = runSchedule(ctx, st, load, screen, notes, opts.Duration)
 	stopShowing()
 	if err != nil {
 		return nil, err
@@ -102,7 +103,12 @@ func Run(ctx context.Context, opts Options) (report *Report, err error) {
 	if err := load.drain(ctx, drainTimeout); err != nil {
 		return nil, err
 	}
-	return audit(ctx, st, all, opts)
+	report, err = audit(ctx, st, all, opts)
+	if err != nil {
+		return nil, err
+	}
+	report.Timeline = notes.timeline(load)
+	return report, nil
 }
 
 // pause waits for d or until ctx is done.

@@ -26,11 +26,11 @@ func (l Look) paint(sequence, text string) string {
 func (l Look) bold(text string) string { return l.paint(sgrBold, text) }
 func (l Look) dim(text string) string  { return l.paint(sgrDim, text) }
 
-func (l Look) mark(text string, m mark) string {
+func (l Look) mark(text string, m Mark) string {
 	switch m {
-	case good:
+	case Good:
 		return l.paint(sgrGreen, text)
-	case bad:
+	case Bad:
 		return l.paint(sgrRed, text)
 	}
 	return text

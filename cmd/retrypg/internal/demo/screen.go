@@ -61,12 +61,12 @@ func (s *Screen) phaseEnd(added scores) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%6s    ", "")
 	for i, d := range added {
-		fmt.Fprintf(&b, "%s: %s ok", programKinds[i].name, grouped(d.ok))
+		fmt.Fprintf(&b, "%s: %s ok", programKinds[i].name, Grouped(d.ok))
 		if d.errors > 0 {
-			b.WriteString(", " + s.look.mark(grouped(d.errors)+plural(d.errors, " error"), bad))
+			b.WriteString(", " + s.look.mark(Grouped(d.errors)+plural(d.errors, " error"), Bad))
 		}
 		if d.unknown > 0 {
-			fmt.Fprintf(&b, ", %s unknown", grouped(d.unknown))
+			fmt.Fprintf(&b, ", %s unknown", Grouped(d.unknown))
 		}
 		if i < len(added)-1 {
 			b.WriteString("  |  ")
