@@ -9,11 +9,9 @@ import (
 	"net"
 	"reflect"
 
-	"github.com/XSAM/otelsql"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
-	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/retrypg/retrypg/internal/transport"
 	"github.com/retrypg/retrypg/metrics"
@@ -63,7 +61,6 @@ func newConnector(cfg *pgx.ConnConfig, s settings, opts []Option) (*Connector, e
 		}))
 	}
 	c.plain = &attemptConnector{core: core, std: stdlib.GetConnector(*cfg, stdOpts...)}
-	core.dialWith(cfg, primaryDialer(cfg, &core.order, hooks))
 	if !core.set.telemetryOff {
 		if c.traced, err = otelConnector(c.plain, core.set); err != nil {
 			_ = core.close() // it was never used
@@ -108,7 +105,9 @@ func configure(cfg *pgx.ConnConfig, s settings, opts []Option, hooks func(settin
 	}
 	plain := dial == codeOf(cfg.DialFunc) && lookup == codeOf(cfg.LookupFunc) && lookup == codeOf(net.DefaultResolver.LookupHost) &&
 		(dial == codeOf((&net.Dialer{}).DialContext) || dial == codeOf(transport.Dialer(transport.Options{}, 0, nil)))
-	core.prepareConfig(cfg, hooks(core.set), plain)
+	with := hooks(core.set)
+	core.prepareConfig(cfg, with, plain)
+	core.dialWith(cfg, primaryDialer(cfg, &core.order, with))
 	return core, nil
 }
 
@@ -122,7 +121,12 @@ func OpenDB(dsn string, opts ...Option) (*sql.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	return sql.OpenDB(c), nil
+	db := sql.OpenDB(c)
+	if err := c.core.observeDB(db); err != nil {
+		_ = db.Close() // it was never used
+		return nil, err
+	}
+	return db, nil
 }
 
 // Connect implements driver.Connector: it returns one good connection, however many attempts that takes, or an error
@@ -201,48 +205,9 @@ func (c *attemptConnector) Connect(ctx context.Context) (driver.Conn, error) {
 		closeNow(s.pgx)
 		return nil, err
 	}
+	c.core.connected(s.link)
 	s.handOut()
 	return s, nil
 }
 
 func (c *attemptConnector) Driver() driver.Driver { return attemptDriver{c} }
-
-// attemptDriver hands a connector to otelsql, which wraps drivers only.
-type attemptDriver struct{ connector *attemptConnector }
-
-func (d attemptDriver) Open(string) (driver.Conn, error) {
-	return d.connector.Connect(context.Background())
-}
-
-func (d attemptDriver) OpenConnector(string) (driver.Connector, error) { return d.connector, nil }
-
-// otelConnector puts otelsql around a connector.
-func otelConnector(c driver.Connector, s settings) (driver.Connector, error) {
-	opts := []otelsql.Option{
-		otelsql.WithSpanOptions(otelsql.SpanOptions{
-			DisableQuery: true, DisableErrSkip: true, OmitConnResetSession: true,
-			// otelsql records the text of errors, which holds names and values of the user. The SQLSTATE is recorded
-			// instead, and what failed in the end is an Error of the span above.
-			RecordError: func(error) bool { return false },
-		}),
-		otelsql.WithSpanErrorAttributesGetter(errorAttributes),
-	}
-	if s.meterProvider != nil {
-		opts = append(opts, otelsql.WithMeterProvider(s.meterProvider))
-	}
-	if s.tracerProvider != nil {
-		opts = append(opts, otelsql.WithTracerProvider(s.tracerProvider))
-	}
-	opts = append(opts, otelsql.WithAttributes(metrics.AttrDBSystem.String("postgresql")), otelsql.WithAttributes(s.attributes...))
-	opts = append(opts, s.otelsql...)
-	return otelsql.WrapDriver(c.Driver(), opts...).(driver.DriverContext).OpenConnector("")
-}
-
-// errorAttributes tells spans which error it was, without its text.
-func errorAttributes(err error) []attribute.KeyValue {
-	code := SQLState(err)
-	if code == "" {
-		return nil
-	}
-	return []attribute.KeyValue{metrics.AttrStatusCode.String(code), metrics.AttrErrorType.String(code)}
-}

@@ -16,6 +16,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
 
 	"github.com/retrypg/retrypg/breaker"
 	"github.com/retrypg/retrypg/internal/endpoint"
@@ -40,6 +42,8 @@ type core struct {
 	breaker   *breaker.Breaker                                                // nil: none
 	budget    *policy.Budget                                                  // nil: none
 	rec       *metrics.Recorder
+	server    []attribute.KeyValue // its address, as telemetry has it
+	poolStats metric.Registration  // of a *sql.DB; nil if there is none
 	log       *metrics.Logger
 
 	tuned             atomic.Pointer[tuning]
@@ -56,6 +60,8 @@ type core struct {
 	tracer      pgx.QueryTracer                          // of the connections; nil if they have none
 
 	connectTimeout time.Duration // of one attempt
+	wantsPrimary   bool          // the DSN asks for one
+	primary        primary
 
 	quiet  atomic.Bool // no log lines of the server's state
 	closed atomic.Bool
@@ -64,12 +70,14 @@ type core struct {
 }
 
 // newCore makes a core for the servers of cfg, which may be nil where no connection will be made (WithTx on a foreign
-// driver). s has its defaults filled in and is valid.
+// driver); else prepareConfig is to follow. s has its defaults filled in and is valid.
 func newCore(s settings, cfg *pgconn.Config) (*core, error) {
 	c := &core{set: s, heals: healable}
 	var err error
 	if !s.telemetryOff {
-		if c.rec, err = metrics.New(telemetryOptions(s, cfg)); err != nil {
+		o := telemetryOptions(s, cfg)
+		c.server = []attribute.KeyValue{metrics.AttrServerAddress.String(o.ServerAddress), metrics.AttrServerPort.Int(o.ServerPort)}
+		if c.rec, err = metrics.New(o); err != nil {
 			return nil, fmt.Errorf("retrypg: telemetry: %w", err)
 		}
 	}
@@ -79,6 +87,9 @@ func newCore(s settings, cfg *pgconn.Config) (*core, error) {
 		return nil, fmt.Errorf("retrypg: wrong settings: %w", err)
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
+	if cfg == nil {
+		c.observeGate(endpoint.New(c.gateOptions()))
+	}
 	return c, nil
 }
 
@@ -118,7 +129,6 @@ func (c *core) makePolicies() (err error) {
 	}
 	c.tuned.Store(t)
 	c.probe = probe
-	c.observeGate(endpoint.New(c.gateOptions()))
 	return nil
 }
 
@@ -126,11 +136,8 @@ func (c *core) gateOptions() endpoint.Options {
 	return endpoint.Options{Backoff: c.probe, OnWait: onRetry}
 }
 
-// observeGate makes gate the core's, in place of the one that it has.
+// observeGate makes gate the core's.
 func (c *core) observeGate(gate *endpoint.Gate) {
-	if c.unobserve != nil {
-		c.unobserve()
-	}
 	c.gate = gate
 	// A gate may outlive a core that nobody closes, as that of ConfigurePool.
 	weakly := weak.Make(c)
@@ -149,12 +156,12 @@ func (c *core) observeGate(gate *endpoint.Gate) {
 	runtime.AddCleanup(c, func(stop func()) { stop() }, c.unobserve)
 }
 
-// shareGate makes the core use the gate that all handles of this process share which lead to the same servers with the same
-// rights. What a user's functions do to a connection nobody can compare: where there are some, the gate is the core's own.
-func (c *core) shareGate(cfg *pgx.ConnConfig, hooks connectHooks, plain bool) {
+// gateFor returns the gate that all handles of this process share which lead to the same servers with the same rights. What a
+// user's functions do to a connection nobody can compare: where there are some, the gate is the core's own.
+func (c *core) gateFor(cfg *pgx.ConnConfig, hooks connectHooks, plain bool) *endpoint.Gate {
 	role, known := roleOf(cfg)
 	if !plain || !known || hooks.before != nil || hooks.after != nil || cfg.AfterConnect != nil || cfg.AfterNetConnect != nil {
-		return
+		return endpoint.New(c.gateOptions())
 	}
 	// With the timeout: one who gives up early must not be the one who looks for those who are patient.
 	key := []string{cfg.User, cfg.Database, role, cfg.ConnectTimeout.String()}
@@ -166,18 +173,7 @@ func (c *core) shareGate(cfg *pgx.ConnConfig, hooks connectHooks, plain bool) {
 	for _, h := range hostsOf(&cfg.Config) {
 		key = append(key, h.name, strconv.Itoa(int(h.port)), strconv.FormatBool(h.tls != nil))
 	}
-	c.observeGate(endpoint.Shared(strings.Join(key, "\x00"), c.gateOptions()))
-}
-
-// observe lets the state of budget and breaker be read as metrics, until close. It is for the cores of what users open and
-// close: the state of others would hide theirs.
-func (c *core) observe() {
-	if c.budget != nil {
-		c.rec.ObserveBudget(c.budget.Tokens)
-	}
-	if c.breaker != nil {
-		c.rec.ObserveBreaker(func() int64 { return int64(c.breaker.State()) })
-	}
+	return endpoint.Shared(strings.Join(key, "\x00"), c.gateOptions())
 }
 
 // transactionRetrier makes the retrier of transactions over p.
@@ -196,151 +192,6 @@ func limited(p policy.Policy, attempts int, elapsed time.Duration) (policy.Polic
 	return p, err
 }
 
-// healable reports whether waiting, or another connection, can heal a failed connection attempt.
-func healable(err error) bool {
-	if errors.Is(err, breaker.ErrOpen) || errors.Is(err, ErrClosed) {
-		return false
-	}
-	switch Classify(err).Retry {
-	case RetryWait, RetryReconnect, RetryFailover:
-		return true
-	}
-	return false
-}
-
-// reaching says how the server is reached.
-type reaching struct {
-	kind metrics.Operation
-	// refusable says that the breaker is asked before each attempt: not by WaitReady, which is there to wait for what the breaker
-	// refuses.
-	refusable bool
-	stock     *endpoint.Stock // see endpoint.Call
-	// undo closes what was made, if it was: a hook that is told of the server's return may panic after that. It may be nil.
-	undo func()
-}
-
-// reach makes attempts to reach the server, through the gate: until one succeeds, fails for good, or no time is left.
-func (c *core) reach(ctx context.Context, r reaching, attempt func(context.Context) error) error {
-	if c.closed.Load() {
-		return ErrClosed
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(c.ctx, func() { cancel(ErrClosed) })()
-	return c.reachThrough(ctx, c.gate, r, attempt)
-}
-
-// reachThrough is reach through any gate, also after Close.
-func (c *core) reachThrough(ctx context.Context, gate *endpoint.Gate, r reaching, attempt func(context.Context) error) error {
-	limit := time.Duration(0)
-	if _, ok := ctx.Deadline(); !ok {
-		limit = c.connectMaxElapsed()
-	}
-	op, ctx, _ := c.start(ctx, r.kind, "", false) // no refusal: the breaker is asked before each attempt
-	waitCtx := withOperation(ctx, &op)
-	var t try
-	returned := false
-	defer func() {
-		if returned {
-			return
-		}
-		if r.undo != nil {
-			r.undo()
-		}
-		op.panicked(ctx, t)
-	}()
-	how := endpoint.Call{Healable: c.heals, Limit: limit, Once: noRetry(ctx), Stock: r.stock}
-	err := gate.Do(waitCtx, how, func(ctx context.Context) error {
-		var permit breaker.Permit
-		if r.refusable {
-			var err error
-			if permit, err = c.breaker.Allow(); err != nil {
-				return err
-			}
-		}
-		defer permit.Ignore() // of no effect once something was reported
-		t = op.attempt(ctx)
-		err := attempt(t.ctx)
-		if c.refusesServerSide(err) {
-			err = attempt(t.ctx) // without what was refused
-		}
-		again := err != nil && (c.heals(err) || errors.Is(err, endpoint.ErrDown)) && !endpoint.Over(ctx)
-		switch {
-		case err == nil:
-			permit.Success()
-		case errors.Is(err, endpoint.ErrInStock):
-			op.attemptEnd(t, nil, false)
-			return err
-		case errors.Is(err, endpoint.ErrNoPlace):
-			op.attemptEnd(t, err, true)
-			return err
-		case again && !errors.Is(err, endpoint.ErrDown):
-			permit.Failure()
-		default:
-			permit.Ignore()
-		}
-		op.attemptEnd(t, err, again)
-		return err
-	})
-	returned = true
-	var exhausted *ExhaustedError
-	if errors.As(err, &exhausted) && errors.Is(exhausted.Last, breaker.ErrOpen) {
-		exhausted.Reason = policy.StopBreaker // the gate knows no breaker
-	}
-	op.end(ctx, err)
-	return err
-}
-
-func (c *core) serverDown(err error) {
-	class := Classify(err)
-	if !c.quiet.Load() {
-		c.log.Down(metrics.OpConnect, class.Reason)
-	}
-	if c.set.hooks.ServerDown != nil {
-		c.set.hooks.ServerDown(err)
-	}
-}
-
-func (c *core) serverUp(after time.Duration, attempts int) {
-	if !c.quiet.Load() {
-		c.log.Up(after)
-	}
-	if c.set.hooks.ServerUp != nil {
-		c.set.hooks.ServerUp(after, attempts)
-	}
-}
-
-// tellUnknown tells of a COMMIT whose outcome is not known, which err is about.
-func (c *core) tellUnknown(ctx context.Context, err error) {
-	var unknown *CommitUnknownError
-	if !errors.As(err, &unknown) {
-		return
-	}
-	c.log.CommitUnknown(SQLState(unknown))
-	if c.set.hooks.CommitUnknown != nil {
-		c.set.hooks.CommitUnknown(ctx, unknown)
-	}
-}
-
-// fenced tells that a server has lost its role: its connections are dropped, each when it is to be used next.
-func (c *core) fenced(err error) {
-	reason := SQLState(err)
-	if reason == "" {
-		reason = "silent"
-	}
-	c.log.Fenced(reason)
-	if hook := c.set.hooks.ServerFenced; hook != nil {
-		hook(err)
-	}
-}
-
-func (c *core) evicted(ctx context.Context, reason string) {
-	c.rec.Evicted(ctx, reason)
-	if c.set.hooks.Evicted != nil {
-		c.set.hooks.Evicted(reason)
-	}
-}
-
 // close ends every wait of the core. It is idempotent.
 func (c *core) close() error {
 	if c.closed.Swap(true) {
@@ -348,26 +199,11 @@ func (c *core) close() error {
 	}
 	c.cancel()
 	c.unobserve()
-	return c.rec.Close()
-}
-
-// stopReason is the retry.stop_reason of the error that an operation ended with.
-func stopReason(err error) string {
-	if err == nil {
-		return ""
+	err := c.rec.Close()
+	if c.poolStats != nil {
+		err = errors.Join(err, c.poolStats.Unregister())
 	}
-	var exhausted *ExhaustedError
-	switch {
-	case errors.As(err, &exhausted):
-		return string(exhausted.Reason)
-	case errors.Is(err, breaker.ErrOpen):
-		return string(policy.StopBreaker)
-	case errors.Is(err, context.DeadlineExceeded):
-		return string(policy.StopDeadline)
-	case errors.Is(err, context.Canceled):
-		return string(policy.StopCanceled)
-	}
-	return string(policy.StopNotRetryable)
+	return err
 }
 
 // prepareConfig makes cfg dial through our transport, with its TCP options and its evidence, and lets us see every
@@ -377,10 +213,13 @@ func (c *core) prepareConfig(cfg *pgx.ConnConfig, hooks connectHooks, plain bool
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = DefaultConnectTimeout
 	}
-	c.tracer, c.connectTimeout = cfg.Tracer, cfg.ConnectTimeout
+	c.tracer, c.connectTimeout, c.wantsPrimary = cfg.Tracer, cfg.ConnectTimeout, needsPrimary(cfg)
 	cfg.DialFunc = transport.Dialer(c.set.transport(), cfg.ConnectTimeout, cfg.DialFunc)
-	c.shareGate(cfg, hooks, plain)
+	c.observeGate(c.gateFor(cfg, hooks, plain))
 	c.watchServers(cfg, hooks, plain)
+	if role, known := roleOf(cfg); known && c.set.commitCheck != NoCheck && identifying[role] != nil {
+		cfg.ValidateConnect = identifying[role]
+	}
 	afterConnect := cfg.AfterConnect
 	cfg.AfterConnect = func(ctx context.Context, pc *pgconn.PgConn) error {
 		if wire := transport.From(pc.Conn()); wire != nil {
@@ -421,15 +260,4 @@ func (s settings) transport() transport.Options {
 		KeepAliveInterval: s.tcpKeepAliveInterval,
 		KeepAliveCount:    s.tcpKeepAliveCount,
 	}
-}
-
-func telemetryOptions(s settings, cfg *pgconn.Config) metrics.Options {
-	o := metrics.Options{MeterProvider: s.meterProvider, TracerProvider: s.tracerProvider, Attributes: s.attributes}
-	if cfg != nil {
-		o.ServerAddress, o.ServerPort = cfg.Host, int(cfg.Port)
-		if network, _ := pgconn.NetworkAddress(cfg.Host, cfg.Port); network == "unix" {
-			o.ServerPort = 0
-		}
-	}
-	return o
 }

@@ -20,6 +20,7 @@ type operation struct {
 	permit   breaker.Permit
 	span     metrics.Span
 	started  time.Time // zero while no metrics are recorded: the clock is not read for nothing
+	again    time.Time // when the last attempt began, if it is not the first
 	attempts int
 }
 
@@ -49,7 +50,9 @@ type try struct {
 
 // attempt begins the next attempt.
 func (op *operation) attempt(ctx context.Context) (t try) {
-	op.attempts++
+	if op.attempts++; op.attempts > 1 && !op.started.IsZero() {
+		op.again = time.Now()
+	}
 	t.ctx, t.span = op.span.Attempt(ctx, op.attempts)
 	return t
 }
@@ -76,6 +79,9 @@ func (op *operation) end(ctx context.Context, err error) { op.endStopped(ctx, er
 func (op *operation) endStopped(ctx context.Context, err error, reason string) {
 	report(ctx, &op.permit, err)
 	c := op.core
+	if !op.again.IsZero() {
+		c.rec.Lost(ctx, op.kind, op.again.Sub(op.started))
+	}
 	if err == nil {
 		if op.kind == metrics.OpStatement || op.kind == metrics.OpTransaction {
 			c.budget.Deposit()
@@ -128,6 +134,25 @@ func report(ctx context.Context, permit *breaker.Permit, err error) {
 	default:
 		permit.Failure()
 	}
+}
+
+// stopReason is the retry.stop_reason of the error that an operation ended with.
+func stopReason(err error) string {
+	if err == nil {
+		return ""
+	}
+	var exhausted *ExhaustedError
+	switch {
+	case errors.As(err, &exhausted):
+		return string(exhausted.Reason)
+	case errors.Is(err, breaker.ErrOpen):
+		return string(policy.StopBreaker)
+	case errors.Is(err, context.DeadlineExceeded):
+		return string(policy.StopDeadline)
+	case errors.Is(err, context.Canceled):
+		return string(policy.StopCanceled)
+	}
+	return string(policy.StopNotRetryable)
 }
 
 type operationKey struct{}

@@ -259,8 +259,8 @@ func WithoutTelemetry() Option {
 	return optionFunc(func(s *settings) { s.telemetryOff = true })
 }
 
-// WithLogger writes one line for each change of state (server down, back or fenced, breaker, unknown commit, commit that was not
-// replicated, the progress of WaitReady) to l. nil, the default, writes none.
+// WithLogger writes one line for each change of state (server down, back or fenced, failover, breaker, unknown commit, commit that
+// was not replicated, the progress of WaitReady) to l. nil, the default, writes none.
 func WithLogger(l *slog.Logger) Option {
 	return optionFunc(func(s *settings) { s.logger = l })
 }

@@ -80,6 +80,7 @@ func newPool(ctx context.Context, cfg *pgxpool.Config, s settings, opts []Option
 		return nil, err
 	}
 	core.observe()
+	core.observePool(pool)
 	return &Pool{Pool: pool, core: core, maxConns: int(cfg.MaxConns)}, nil
 }
 
@@ -157,15 +158,18 @@ func configurePool(cfg *pgxpool.Config, s settings, opts []Option) (*core, error
 	if err != nil {
 		return nil, err
 	}
-	core.dialWith(cfg.ConnConfig, primaryDialer(cfg.ConnConfig, &core.order, hooks))
 	cfg.BeforeConnect = func(ctx context.Context, attempt *pgx.ConnConfig) error {
 		return core.beforeConnect(ctx, attempt, hooks)
 	}
 	cfg.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
-		l := newLink(conn.PgConn())
+		l := ensureLink(conn.PgConn())
 		l.belongs(core)
-		if err := core.greet(ctx, conn, l); err != nil || hooks.after == nil {
+		if err := core.greet(ctx, conn, l); err != nil {
 			return err
+		}
+		core.connected(l)
+		if hooks.after == nil {
+			return nil
 		}
 		return hooks.after(ctx, conn)
 	}

@@ -32,6 +32,8 @@ const (
 	AttrAttempt        = attribute.Key("retry.attempt")        // spans only: number of the attempt, from 1
 	AttrDelay          = attribute.Key("retry.delay")          // spans only: the wait, in seconds
 	AttrClass          = attribute.Key("retry.class")          // spans only: what the classification said is to be done
+	AttrPoolName       = attribute.Key("db.client.connection.pool.name")
+	AttrPoolState      = attribute.Key("db.client.connection.state") // idle or used
 	AttrDBSystem       = attribute.Key("db.system.name")
 	AttrStatusCode     = attribute.Key("db.response.status_code") // the SQLSTATE
 	AttrErrorType      = attribute.Key("error.type")              // spans only: the SQLSTATE, or else the kind of error

@@ -58,6 +58,31 @@ func (r *Recorder) Backoff(ctx context.Context, op Operation, wait time.Duration
 	r.backoff.Record(ctx, max(wait, 0).Seconds(), r.labels.find(operationIndex(op), reasonNone, code).record...)
 }
 
+// Lost records what an operation of several attempts had lost when its last one began in retry.lost_duration.
+func (r *Recorder) Lost(ctx context.Context, op Operation, elapsed time.Duration) {
+	if r == nil || !r.lost.Enabled(ctx) {
+		return
+	}
+	r.lost.Record(ctx, max(elapsed, 0).Seconds(), r.labels.plain[operationIndex(op)].record...)
+}
+
+// ConnectWait records how long a caller was connecting while the server was away, be it in vain, in
+// retry.connect_wait_duration.
+func (r *Recorder) ConnectWait(ctx context.Context, elapsed time.Duration) {
+	if r == nil || !r.connectWait.Enabled(ctx) {
+		return
+	}
+	r.connectWait.Record(ctx, max(elapsed, 0).Seconds(), r.labels.plain[opNone].record...)
+}
+
+// Outage records how long the server was away in retry.outage_duration.
+func (r *Recorder) Outage(ctx context.Context, elapsed time.Duration) {
+	if r == nil || !r.outage.Enabled(ctx) {
+		return
+	}
+	r.outage.Record(ctx, max(elapsed, 0).Seconds(), r.labels.plain[opNone].record...)
+}
+
 // CommitCheck counts one commit whose answer was lost in retry.commit_checks. outcome is what was found out: "committed",
 // "not_applied" or "unknown".
 func (r *Recorder) CommitCheck(ctx context.Context, outcome string) {

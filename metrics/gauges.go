@@ -4,43 +4,76 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"sync/atomic"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/metric"
 )
 
-// ObserveBreaker makes retry.breaker.state show what state returns at each collection: 0 closed, 1 half-open, 2 open.
-// It replaces an earlier function; nil ends the observation, as Close does. state is called on the goroutine of the
-// metric reader, may be called concurrently, and must not block.
-func (r *Recorder) ObserveBreaker(state func() int64) {
-	if r == nil {
-		return
+// gauges are what a Recorder reads at each collection; what is nil is not there.
+type gauges struct {
+	server  atomic.Pointer[func() int64]
+	breaker atomic.Pointer[func() int64]
+	budget  atomic.Pointer[func() float64]
+	pool    atomic.Pointer[func() PoolConnections]
+}
+
+// PoolConnections are the connections of a pool.
+type PoolConnections struct {
+	Idle, Used int64 // connections that are open, or being opened, and in the pool or with a caller
+	Max        int64 // connections that the pool may have
+}
+
+// ObserveServer makes retry.server.up show what up returns at each collection: 1 for a server that can be reached, as far as is
+// known, else 0. It replaces an earlier function; nil ends the observation, as Close does. up is called on the goroutine of
+// the metric reader, may be called concurrently, and must not block. So it is with the functions of the other gauges.
+func (r *Recorder) ObserveServer(up func() int64) {
+	if r != nil {
+		observe(r, &r.gauges.server, up)
 	}
+}
+
+// ObserveBreaker makes retry.breaker.state show what state returns at each collection, 0 closed, 1 half-open, 2 open, as
+// [Recorder.ObserveServer] does.
+func (r *Recorder) ObserveBreaker(state func() int64) {
+	if r != nil {
+		observe(r, &r.gauges.breaker, state)
+	}
+}
+
+// ObserveBudget makes retry.budget.tokens show what tokens returns at each collection, as [Recorder.ObserveServer] does.
+// Values that are not finite, as of a budget without limit, are not recorded.
+func (r *Recorder) ObserveBudget(tokens func() float64) {
+	if r != nil {
+		observe(r, &r.gauges.budget, tokens)
+	}
+}
+
+// ObservePool makes db.client.connection.count and db.client.connection.max show what pool returns at each collection, as
+// [Recorder.ObserveServer] does.
+func (r *Recorder) ObservePool(pool func() PoolConnections) {
+	if r != nil {
+		observe(r, &r.gauges.pool, pool)
+	}
+}
+
+func observe[T any](r *Recorder, gauge *atomic.Pointer[func() T], read func() T) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if state == nil || r.closed {
-		r.breaker.Store(nil)
+	if read == nil || r.closed {
+		gauge.Store(nil)
 		return
 	}
-	r.breaker.Store(&state)
+	gauge.Store(&read)
 	r.registerLocked()
 }
 
-// ObserveBudget makes retry.budget.tokens show what tokens returns at each collection. Values that are not finite, as of
-// a budget without limit, are not recorded. It replaces an earlier function; nil ends the observation, as Close does.
-// tokens is called on the goroutine of the metric reader, may be called concurrently, and must not block.
-func (r *Recorder) ObserveBudget(tokens func() float64) {
-	if r == nil {
-		return
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if tokens == nil || r.closed {
-		r.budget.Store(nil)
-		return
-	}
-	r.budget.Store(&tokens)
-	r.registerLocked()
+// closeLocked ends the observation.
+func (g *gauges) closeLocked() {
+	g.server.Store(nil)
+	g.breaker.Store(nil)
+	g.budget.Store(nil)
+	g.pool.Store(nil)
 }
 
 // registerLocked registers the callback once, at the first gauge: a Recorder without gauges is not held by the provider.
@@ -48,7 +81,7 @@ func (r *Recorder) registerLocked() {
 	if r.registration != nil {
 		return
 	}
-	registration, err := r.meter.RegisterCallback(r.observe, r.breakerState, r.budgetTokens)
+	registration, err := r.meter.RegisterCallback(r.observe, r.serverUp, r.breakerState, r.budgetTokens, r.connections, r.maxConnections)
 	if err != nil {
 		otel.Handle(fmt.Errorf("metrics: registering the gauges: %w", err))
 		return
@@ -59,13 +92,22 @@ func (r *Recorder) registerLocked() {
 // observe is called by the metric reader. It takes no lock of ours: Close holds it while it waits for the reader.
 func (r *Recorder) observe(_ context.Context, o metric.Observer) error {
 	l := r.labels.plain[opNone]
-	if state := r.breaker.Load(); state != nil {
+	if up := r.gauges.server.Load(); up != nil {
+		o.ObserveInt64(r.serverUp, (*up)(), l.observe...)
+	}
+	if state := r.gauges.breaker.Load(); state != nil {
 		o.ObserveInt64(r.breakerState, (*state)(), l.observe...)
 	}
-	if tokens := r.budget.Load(); tokens != nil {
+	if tokens := r.gauges.budget.Load(); tokens != nil {
 		if v := (*tokens)(); !math.IsNaN(v) && !math.IsInf(v, 0) {
 			o.ObserveFloat64(r.budgetTokens, v, l.observe...)
 		}
+	}
+	if pool := r.gauges.pool.Load(); pool != nil {
+		connections := (*pool)()
+		o.ObserveInt64(r.connections, connections.Idle, r.labels.pool.idle.observe...)
+		o.ObserveInt64(r.connections, connections.Used, r.labels.pool.used.observe...)
+		o.ObserveInt64(r.maxConnections, connections.Max, r.labels.pool.all.observe...)
 	}
 	return nil
 }

@@ -17,6 +17,8 @@ const (
 	KindCounter   Kind = "counter"   // a sum that only grows
 	KindHistogram Kind = "histogram" // a distribution with explicit buckets
 	KindGauge     Kind = "gauge"     // the value at the time of collection
+	// KindUpDownCounter is a sum that also falls, read at the time of collection.
+	KindUpDownCounter Kind = "updowncounter"
 )
 
 // Instrument describes one instrument: a row of the table in the package's documentation.
@@ -35,11 +37,17 @@ const (
 	nameBackoff           = "retry.backoff_duration"
 	nameOperationAttempts = "retry.operation_attempts"
 	nameOperationDuration = "retry.operation_duration"
+	nameLost              = "retry.lost_duration"
+	nameConnectWait       = "retry.connect_wait_duration"
+	nameOutage            = "retry.outage_duration"
+	nameServerUp          = "retry.server.up"
 	nameCommitChecks      = "retry.commit_checks"
 	nameUnreplicated      = "retry.commit_unreplicated"
 	nameEvictions         = "retry.evictions"
 	nameBreakerState      = "retry.breaker.state"
 	nameBudget            = "retry.budget.tokens"
+	nameConnections       = "db.client.connection.count"
+	nameMaxConnections    = "db.client.connection.max"
 )
 
 // instrumentTable is the source of names, units and descriptions: the instruments are created from it.
@@ -75,6 +83,21 @@ var instrumentTable = []Instrument{
 		"Time that an operation took which succeeded in the end.",
 	},
 	{
+		nameLost, "s", KindHistogram,
+		[]attribute.Key{AttrOperation},
+		"Time that an operation of several attempts had lost when its last one began.",
+	},
+	{
+		nameConnectWait, "s", KindHistogram,
+		nil,
+		"Time that a caller spent connecting while the server was away, be it in vain.",
+	},
+	{
+		nameOutage, "s", KindHistogram,
+		nil,
+		"Time from when the server was found to be away until it let a caller in again.",
+	},
+	{
 		nameCommitChecks, "{check}", KindCounter,
 		[]attribute.Key{AttrCommitOutcome},
 		"Commits whose answer was lost, by what was found out about them.",
@@ -90,6 +113,11 @@ var instrumentTable = []Instrument{
 		"Pooled connections dropped before use, by reason.",
 	},
 	{
+		nameServerUp, "{state}", KindGauge,
+		nil,
+		"Whether the server can be reached, as far as is known: 1 yes, 0 no.",
+	},
+	{
 		nameBreakerState, "{state}", KindGauge,
 		nil,
 		"State of the breaker: 0 closed, 1 half-open, 2 open.",
@@ -98,6 +126,16 @@ var instrumentTable = []Instrument{
 		nameBudget, "{token}", KindGauge,
 		nil,
 		"Retries that the budget would allow now.",
+	},
+	{
+		nameConnections, "{connection}", KindUpDownCounter,
+		[]attribute.Key{AttrPoolName, AttrPoolState},
+		"Connections of a Pool, idle and used.",
+	},
+	{
+		nameMaxConnections, "{connection}", KindUpDownCounter,
+		[]attribute.Key{AttrPoolName},
+		"Connections that a Pool may have.",
 	},
 }
 
@@ -130,9 +168,15 @@ type instruments struct {
 	evictions          metric.Int64Counter
 	backoff            metric.Float64Histogram
 	operationDuration  metric.Float64Histogram
+	lost               metric.Float64Histogram
+	connectWait        metric.Float64Histogram
+	outage             metric.Float64Histogram
 	operationAttempts  metric.Int64Histogram
+	serverUp           metric.Int64ObservableGauge
 	breakerState       metric.Int64ObservableGauge
 	budgetTokens       metric.Float64ObservableGauge
+	connections        metric.Int64ObservableUpDownCounter
+	maxConnections     metric.Int64ObservableUpDownCounter
 }
 
 func newInstruments(m metric.Meter) (instruments, error) {
@@ -147,15 +191,16 @@ func newInstruments(m metric.Meter) (instruments, error) {
 		evictions:          b.counter(nameEvictions),
 		backoff:            b.durations(nameBackoff),
 		operationDuration:  b.durations(nameOperationDuration),
+		lost:               b.durations(nameLost),
+		connectWait:        b.durations(nameConnectWait),
+		outage:             b.durations(nameOutage),
 		operationAttempts:  b.counts(nameOperationAttempts),
+		serverUp:           b.gauge(nameServerUp),
+		breakerState:       b.gauge(nameBreakerState),
+		budgetTokens:       b.floatGauge(nameBudget),
+		connections:        b.upDownCounter(nameConnections),
+		maxConnections:     b.upDownCounter(nameMaxConnections),
 	}
-	var err error
-	row := description(nameBreakerState)
-	in.breakerState, err = m.Int64ObservableGauge(row.Name, metric.WithUnit(row.Unit), metric.WithDescription(row.Description))
-	b.note(row.Name, err)
-	row = description(nameBudget)
-	in.budgetTokens, err = m.Float64ObservableGauge(row.Name, metric.WithUnit(row.Unit), metric.WithDescription(row.Description))
-	b.note(row.Name, err)
 	return in, errors.Join(b.errs...)
 }
 
@@ -192,6 +237,27 @@ func (b *instrumentBuilder) counts(name string) metric.Int64Histogram {
 		metric.WithExplicitBucketBoundaries(attemptBuckets...))
 	b.note(name, err)
 	return h
+}
+
+func (b *instrumentBuilder) gauge(name string) metric.Int64ObservableGauge {
+	row := description(name)
+	g, err := b.meter.Int64ObservableGauge(name, metric.WithUnit(row.Unit), metric.WithDescription(row.Description))
+	b.note(name, err)
+	return g
+}
+
+func (b *instrumentBuilder) floatGauge(name string) metric.Float64ObservableGauge {
+	row := description(name)
+	g, err := b.meter.Float64ObservableGauge(name, metric.WithUnit(row.Unit), metric.WithDescription(row.Description))
+	b.note(name, err)
+	return g
+}
+
+func (b *instrumentBuilder) upDownCounter(name string) metric.Int64ObservableUpDownCounter {
+	row := description(name)
+	c, err := b.meter.Int64ObservableUpDownCounter(name, metric.WithUnit(row.Unit), metric.WithDescription(row.Description))
+	b.note(name, err)
+	return c
 }
 
 // description returns the row of an instrument, or a row without unit and description, which a test would find.

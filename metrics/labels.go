@@ -51,11 +51,23 @@ type labelCache struct {
 	coded     atomic.Pointer[map[labelKey]*labels]
 	evictions wordLabels
 	outcomes  wordLabels
+	pool      poolLabels
 
 	mu sync.Mutex // held while a map is replaced
 }
 
-func (c *labelCache) init(base []attribute.KeyValue) {
+// poolLabels are the label sets of a pool's connections.
+type poolLabels struct{ idle, used, all *labels }
+
+func newPoolLabels(base []attribute.KeyValue, pool string) poolLabels {
+	base = append(slices.Clone(base), AttrPoolName.String(pool))
+	in := func(state string) *labels {
+		return newLabels(append(slices.Clone(base), AttrPoolState.String(state))...)
+	}
+	return poolLabels{idle: in("idle"), used: in("used"), all: newLabels(base...)}
+}
+
+func (c *labelCache) init(base []attribute.KeyValue, pool string) {
 	c.base = base
 	for op := range opCount {
 		c.plain[op] = c.build(labelKey{op: op})
@@ -63,6 +75,7 @@ func (c *labelCache) init(base []attribute.KeyValue) {
 	c.coded.Store(&map[labelKey]*labels{})
 	c.evictions.init(AttrEvictionReason)
 	c.outcomes.init(AttrCommitOutcome)
+	c.pool = newPoolLabels(base, pool)
 }
 
 func (c *labelCache) build(k labelKey) *labels {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Logger writes one line for each change of state to a [log/slog.Logger]: server down, server back, server fenced, state
-// of the breaker, unknown or unreplicated commit. It never writes one per retry, and no error texts, which may hold user data. Each kind
+// Logger writes one line for each change of state to a [log/slog.Logger]: server down, server back, server fenced,
+// failover, state of the breaker, unknown or unreplicated commit. It never writes one per retry, and no error texts, which may hold user data. Each kind
 // of line is limited to a burst of 5 and then one per 10 s; the next line that is written says in "suppressed" how many
 // were left out. What was reported as bad is always reported as good again.
 //
@@ -22,6 +22,7 @@ type Logger struct {
 	downs        lineLimit
 	opens        lineLimit
 	fences       lineLimit
+	failovers    lineLimit
 	unknown      lineLimit
 	unreplicated lineLimit
 }
@@ -88,6 +89,20 @@ func (l *Logger) Fenced(code string) {
 	l.mu.Unlock()
 	if ok {
 		l.line(slog.LevelWarn, "postgres server fenced", suppressed, slog.String("reason", boundedName(code)))
+	}
+}
+
+// Failover says, at level Info, that another server is the primary now. The addresses are those that were dialled; they are the
+// same behind a proxy.
+func (l *Logger) Failover(from, to string) {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	ok, suppressed := l.failovers.take(time.Now())
+	l.mu.Unlock()
+	if ok {
+		l.line(slog.LevelInfo, "postgres failover", suppressed, slog.String("from", boundedName(from)), slog.String("to", boundedName(to)))
 	}
 }
 

@@ -52,6 +52,21 @@ func TestAnOutageIsOneLineDownAndOneLineUp(t *testing.T) {
 	})
 }
 
+func TestAFailoverIsOneLineWithBothAddresses(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l, lines := newLog()
+		l.Failover("10.0.0.1:5432", "10.0.0.2:5432")
+		require.Equal(t, []string{
+			`level=INFO msg="postgres failover" server.address=db.example from=10.0.0.1:5432 to=10.0.0.2:5432`,
+		}, lines())
+		for range 100 {
+			l.Failover("10.0.0.1:5432", "10.0.0.2:5432")
+		}
+		require.Len(t, lines(), lineBurst-1)
+	})
+}
+
 func TestFlappingIsLimitedAndEndsUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -3,8 +3,9 @@ package metrics
 import (
 	"context"
 	"fmt"
+	"net"
+	"strconv"
 	"sync"
-	"sync/atomic"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
@@ -42,11 +43,10 @@ type Recorder struct {
 	tracing tracing
 	spans   spanOptions
 
-	breaker atomic.Pointer[func() int64]
-	budget  atomic.Pointer[func() float64]
+	gauges gauges
 
 	mu           sync.Mutex
-	registration metric.Registration // guarded by mu: of the callback that reads breaker and budget
+	registration metric.Registration // guarded by mu: of the callback that reads the gauges
 	closed       bool                // guarded by mu
 }
 
@@ -88,11 +88,20 @@ func New(o Options) (*Recorder, error) {
 		return nil, err
 	}
 	r := &Recorder{instruments: in, spans: newSpanOptions(base)}
-	r.labels.init(base)
+	r.labels.init(base, poolName(o))
 	if !o.Off {
 		r.tracing.init(o.TracerProvider)
 	}
 	return r, nil
+}
+
+// poolName is the name of a pool where nobody gave it one: OpenTelemetry's conventions make it of the server's address and the
+// database, whose name is not recorded.
+func poolName(o Options) string {
+	if o.ServerPort == 0 {
+		return o.ServerAddress
+	}
+	return net.JoinHostPort(o.ServerAddress, strconv.Itoa(o.ServerPort))
 }
 
 // Close stops the reading of the gauges. Further calls do nothing. Operations that are still running may go on to record:
@@ -104,8 +113,7 @@ func (r *Recorder) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed = true
-	r.breaker.Store(nil)
-	r.budget.Store(nil)
+	r.gauges.closeLocked()
 	registration := r.registration
 	r.registration = nil
 	if registration == nil {
@@ -126,7 +134,8 @@ func (r *Recorder) Metering() bool {
 	// A view may drop one instrument and keep another.
 	ctx := context.Background()
 	return r.attempts.Enabled(ctx) || r.successes.Enabled(ctx) || r.operationDuration.Enabled(ctx) ||
-		r.failures.Enabled(ctx) || r.operationAttempts.Enabled(ctx) || r.backoff.Enabled(ctx)
+		r.failures.Enabled(ctx) || r.operationAttempts.Enabled(ctx) || r.backoff.Enabled(ctx) ||
+		r.lost.Enabled(ctx) || r.connectWait.Enabled(ctx)
 }
 
 // Tracing reports whether a provider that makes spans is there now. It takes a few nanoseconds and does not allocate.

@@ -253,12 +253,17 @@ func exercise(ctx context.Context, r *Recorder) {
 		r.Backoff(ctx, op, time.Second, "40001")
 		r.Success(ctx, op, 2, time.Second)
 		r.Failure(ctx, op, "max_attempts", "40001", 2)
+		r.Lost(ctx, op, time.Second)
 	}
 	r.CommitCheck(ctx, "committed")
 	r.CommitUnreplicated(ctx)
 	r.Evicted(ctx, "dead")
+	r.ConnectWait(ctx, time.Second)
+	r.Outage(ctx, time.Second)
+	r.ObserveServer(func() int64 { return 1 })
 	r.ObserveBreaker(func() int64 { return 0 })
 	r.ObserveBudget(func() float64 { return 10 })
+	r.ObservePool(func() PoolConnections { return PoolConnections{Idle: 1, Used: 2, Max: 4} })
 }
 
 func TestNilRecorderAndZeroSpanDoNothing(t *testing.T) {

@@ -64,6 +64,6 @@ func jsonFields(typ reflect.Type) (names []string) {
 func TestEveryCommandIsInTheReadme(t *testing.T) {
 	readme := document(t, "README.md")
 	for _, command := range newRoot(nil, nil).Commands() {
-		require.Contains(t, readme, "`retrypg "+command.Name())
+		require.True(t, strings.Contains(readme, "`retrypg "+command.Name()), "README.md does not tell of %s", command.Name())
 	}
 }

@@ -134,7 +134,7 @@ func (p *process) end(t *testing.T) ran {
 func TestEveryCommandIsInTheHelp(t *testing.T) {
 	r := tool(t, nil, "--help")
 	require.Equal(t, 0, r.status)
-	for _, command := range []string{"wait", "demo", "doctor", "backoff", "classify"} {
+	for _, command := range []string{"wait", "demo", "load", "doctor", "backoff", "classify"} {
 		require.Contains(t, r.stdout, "\n  "+command+" ")
 	}
 }
@@ -154,6 +154,7 @@ func TestHelpListsEachExitStatus(t *testing.T) {
 		"backoff":       {"0  printed", "1  ", "64  wrong usage"},
 		"backoff storm": {"0  printed", "1  ", "64  wrong usage"},
 		"classify":      {"0  printed", "1  ", "64  wrong usage"},
+		"load":          {"0  the duration is over", "1  money", "2  ", "64  wrong usage", "130 "},
 	} {
 		r := tool(t, nil, append(strings.Fields(command), "--help")...)
 		require.Equal(t, 0, r.status)

@@ -64,6 +64,16 @@ func (r *tracer) trace(t *testing.T, f func(ctx context.Context)) *node {
 	return nodes[span.SpanContext().SpanID()]
 }
 
+// began returns how many spans of that name have begun.
+func (r *tracer) began(name string) (n int) {
+	for _, s := range r.recorder.Started() {
+		if s.Name() == name {
+			n++
+		}
+	}
+	return n
+}
+
 type node struct {
 	sdktrace.ReadOnlySpan
 	children []*node
@@ -92,6 +102,17 @@ func (n *node) at(name string) *node {
 		}
 	}
 	return nil
+}
+
+// all returns the spans of that name in the tree.
+func (n *node) all(name string) (found []*node) {
+	if n.Name() == name {
+		found = append(found, n)
+	}
+	for _, c := range n.children {
+		found = append(found, c.all(name)...)
+	}
+	return found
 }
 
 // values returns the attributes of a span or an event as text.

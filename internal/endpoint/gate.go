@@ -45,6 +45,10 @@ type Call struct {
 	Once bool
 	// Stock, if not nil, may serve the call while the server is away.
 	Stock *Stock
+	// ID, if not nil, identifies the call to others; Served, if not nil, is told the ID of the call that has found the server back,
+	// when a call that waited for that is let in.
+	ID     any
+	Served func(by any)
 }
 
 // Gate lets connection attempts through while the server accepts them. When one fails in a way that waiting can heal,
@@ -61,6 +65,8 @@ type Gate struct {
 	failedAt time.Time     // when the last of them failed
 	wait     time.Duration // the prober's last wait, counted from failedAt
 	lastErr  error         // the last healable failure
+	foundBy  any           // the ID of the call that found the server back last
+	foundAt  time.Time     // when that was
 	probing  bool          // somebody has turnProbe, or is being given it; only its holder ends that
 	waiters  []*waiter     // in order of arrival
 
@@ -154,7 +160,7 @@ func (g *Gate) Do(ctx context.Context, how Call, attempt func(context.Context) e
 		}
 		away := errors.Is(err, ErrDown)
 		if !away {
-			g.failed(err)
+			g.failed(err, c.start)
 		}
 		switch {
 		case how.Once && away:
@@ -181,6 +187,9 @@ func (g *Gate) Do(ctx context.Context, how Call, attempt func(context.Context) e
 				}
 				continue
 			case holding:
+				if t == turnEnter && how.Served != nil {
+					how.Served(g.finder())
+				}
 			case how.Once && ctx.Err() == nil:
 				return c.exhausted(policy.StopNotRetryable, nil, nil)
 			default:
@@ -191,11 +200,12 @@ func (g *Gate) Do(ctx context.Context, how Call, attempt func(context.Context) e
 			return c.ended(ctx, nil)
 		}
 		c.own++
+		began := time.Now()
 		err := attempt(admitted)
 		switch {
 		case err == nil:
 			holding = false
-			g.succeeded(t)
+			g.succeeded(t, how.ID)
 			return nil
 		case errors.Is(err, ErrInStock):
 			return nil // the turn is passed on
@@ -213,7 +223,7 @@ func (g *Gate) Do(ctx context.Context, how Call, attempt func(context.Context) e
 			return c.exhausted(policy.StopNotRetryable, err, nil)
 		}
 		holding = t == turnProbe // the prober goes on
-		g.failed(err)
+		g.failed(err, began)
 		if how.Once {
 			return err
 		}
@@ -278,6 +288,13 @@ func (g *Gate) await(ctx context.Context, how Call) (t turn, ok bool) {
 	}
 }
 
+// finder returns the ID of the call that found the server back last.
+func (g *Gate) finder() any {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.foundBy
+}
+
 // leave takes a waiter out of those that wait; it was woken already if that is false.
 func (g *Gate) leave(w *waiter) bool {
 	g.mu.Lock()
@@ -321,10 +338,15 @@ func (g *Gate) pause(ctx context.Context) bool {
 	}
 }
 
-// failed notes a healable failure, and sees to it that somebody probes: before user code runs, which may panic.
-func (g *Gate) failed(err error) {
+// failed notes a healable failure of an attempt that began at began, and sees to it that somebody probes: before user code runs,
+// which may panic. An attempt that began before the server was found back says nothing new: its caller tries again.
+func (g *Gate) failed(err error, began time.Time) {
 	g.mu.Lock()
 	wentDown := !g.down.Load()
+	if wentDown && began.Before(g.foundAt) {
+		g.mu.Unlock()
+		return
+	}
 	if wentDown {
 		g.down.Store(true)
 		g.since, g.attempts, g.wait = time.Now(), 0, 0
@@ -343,9 +365,12 @@ func (g *Gate) failed(err error) {
 
 // succeeded opens the gate and lets the first waiters in. Only the prober ends its probing: a success of one who was let
 // in earlier leaves it at work, so that there is never a second one.
-func (g *Gate) succeeded(t turn) {
+func (g *Gate) succeeded(t turn, by any) {
 	g.mu.Lock()
 	wasDown := g.down.Load()
+	if wasDown {
+		g.foundBy, g.foundAt = by, time.Now()
+	}
 	after, attempts := time.Since(g.since), g.attempts+1
 	g.down.Store(false)
 	if t == turnProbe {

@@ -230,7 +230,7 @@ func TestAWaiterWhoseTimeIsOverWhenItIsWokenPassesItsTurnOn(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newServer(setup{}, time.Millisecond)
 				g := s.gate
-				g.failed(errAway)
+				g.failed(errAway, time.Now())
 				g.probing = true
 				ctx, cancel := context.WithCancel(t.Context())
 				var calls sync.WaitGroup
@@ -333,4 +333,40 @@ func TestALateEndOfAnEarlierProberDoesNotMakeASecondOne(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAFailureOfAnAttemptThatBeganBeforeTheServerWasFoundBackSaysNothing: it would be taken to be away until somebody connects next.
+func TestAFailureOfAnAttemptThatBeganBeforeTheServerWasFoundBackSaysNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		downs := 0
+		g := New(Options{Backoff: every(time.Second)})
+		defer g.Observe(Observer{Down: func(error) { downs++ }})()
+		late := make(chan error)
+		var slow sync.WaitGroup
+		slow.Go(func() {
+			first := true
+			require.NoError(t, g.Do(t.Context(), Call{Healable: away}, func(context.Context) error {
+				if first {
+					first = false
+					return <-late
+				}
+				return nil
+			}))
+		})
+		synctest.Wait()
+		attempts := 0
+		require.NoError(t, g.Do(t.Context(), Call{Healable: away}, func(context.Context) error {
+			if attempts++; attempts < 3 {
+				return errAway
+			}
+			return nil
+		}))
+		began := time.Now()
+		late <- errAway
+		slow.Wait()
+		require.Zero(t, time.Since(began), "it waited")
+		require.Equal(t, 1, downs)
+		_, down := g.Down()
+		require.False(t, down)
+	})
 }

@@ -20,7 +20,7 @@ func toldOf(errs []error, times map[int64]int64, moved int64) Row {
 	t := newTally()
 	for _, err := range errs {
 		asked := t.ask(transfer{from: 0, to: 1, amount: 10})
-		t.tell(asked.id, err, time.Time{})
+		t.tell(asked.id, err, time.Time{}, 0)
 	}
 	return t.compare(times, map[int64]int64{0: initialBalance - moved, 1: initialBalance + moved, 2: initialBalance})
 }
@@ -115,7 +115,7 @@ func TestTheLongestGapIsThatWithoutASuccess(t *testing.T) {
 	tl := newTally()
 	tl.begin(at(0))
 	tl.enter("first")
-	tell := func(err error, s int) { tl.tell(tl.ask(transfer{to: 1}).id, err, at(s)) }
+	tell := func(err error, s int) { tl.tell(tl.ask(transfer{to: 1}).id, err, at(s), 0) }
 	tell(nil, 1)
 	tl.enter("second")
 	tell(nil, 2)
