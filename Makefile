@@ -23,7 +23,7 @@ BIN  = .cache/bin
 # The directories of all modules in go.work.
 MODULES = $$($(GO) list -m -f '{{.Dir}}')
 
-.PHONY: help demo test test-short test-docker test-pgbouncer test-report test-net test-ha test-observability test-matrix soak chaos bench-commit fuzz lint fmt generate generate-check cross compose-check \
+.PHONY: help demo test test-short test-docker test-pgbouncer test-report test-net test-ha test-observability dashboard-preview test-matrix soak chaos bench-commit fuzz lint fmt generate generate-check cross compose-check \
 	cover tidy clean
 
 help: ## list the targets
@@ -62,6 +62,11 @@ test-ha: ## failovers of a Patroni cluster, with etcd, HAProxy and PgBouncer, wh
 test-observability: $(BIN)/collector ## dashboard and alerts against a real collector and Prometheus, which must be installed
 	@$(GO) build -o $(BIN)/retrypg ./cmd/retrypg
 	@$(TEST) -tags observability -race -count=1 -v -timeout 8m $(TESTFLAGS) ./integration/observability/...
+
+dashboard-preview: $(BIN)/collector ## docs/dashboard.png: what the dashboard shows of some minutes under load; needs Prometheus and Chromium
+	@$(GO) build -o $(BIN)/retrypg ./cmd/retrypg
+	@cd integration && $(GO) test -tags observability -count=1 -v -timeout 8m -run TestThePreview $(TESTFLAGS) ./observability \
+		-observability.preview='$(CURDIR)/docs/dashboard.png'
 
 # A module outside go.work, for the same reason as tools.
 COLLECTOR = integration/observability/collector

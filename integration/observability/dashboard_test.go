@@ -27,10 +27,10 @@ type annotation struct {
 }
 
 type variable struct {
-	Name, Type string
-	Query      any
-	Datasource *source
-	AllValue   string
+	Name, Label, Type string
+	Query             any
+	Datasource        *source
+	AllValue          string
 }
 
 type source struct{ Type, UID string }
@@ -58,9 +58,12 @@ type target struct {
 	Datasource                source
 }
 
+// dashboardFile is below root.
+const dashboardFile = "deploy/grafana/dashboards/retrypg.json"
+
 func readDashboard(t *testing.T) dashboard {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(root, "deploy/grafana/dashboards/retrypg.json"))
+	text, err := os.ReadFile(filepath.Join(root, dashboardFile))
 	require.NoError(t, err)
 	var d dashboard
 	require.NoError(t, json.Unmarshal(text, &d))

@@ -4,4 +4,6 @@
 // first time:
 //
 //	make test-observability
+//
+// What they start can be looked at too: make dashboard-preview draws the dashboard, without Grafana.
 package observability

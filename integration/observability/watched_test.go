@@ -33,7 +33,7 @@ func TestEveryQueryOfTheDashboardAndOfTheAlertsFindsData(t *testing.T) {
 	c := newCollector(t, traces)
 	p := newPrometheus(t, c)
 	server := pgt.New(t, pgtest.Options{Fsync: true})
-	keepUp(t, server)
+	keepUp(t, server, 0)
 	sampled := []string{"OTEL_TRACES_SAMPLER=traceidratio", "OTEL_TRACES_SAMPLER_ARG=0.02"}
 	export := []string{"--otlp", c.otlp, "--otlp-interval", "500ms"}
 	load := start(t, sampled, built(t, "retrypg"), slices.Concat([]string{"load", "--fault-every", "3s", server.DSN()}, export)...)
@@ -73,17 +73,23 @@ func TestEveryQueryOfTheDashboardAndOfTheAlertsFindsData(t *testing.T) {
 	require.NotContains(t, load.stdout.String(), "could not be caused")
 }
 
-// keepUp starts a server again whenever it has ended, as a container's restart policy does.
-func keepUp(t *testing.T, server *pgtest.Cluster) {
+// keepUp starts a server again some time after it has ended, as a container's restart policy does.
+func keepUp(t *testing.T, server *pgtest.Cluster, after time.Duration) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		for ctx.Err() == nil {
-			_ = server.StartAsync() // the queries would find out
+		pause := func(d time.Duration) {
 			select {
 			case <-ctx.Done():
-			case <-time.After(20 * time.Millisecond): // the end of a server sends no event
+			case <-time.After(d):
 			}
+		}
+		for ctx.Err() == nil {
+			if !server.Running() {
+				pause(after)
+				_ = server.StartAsync() // the queries would find out
+			}
+			pause(20 * time.Millisecond) // the end of a server sends no event
 		}
 	})
 	t.Cleanup(func() { cancel(); wg.Wait() })
@@ -125,7 +131,12 @@ func loseCommits(t *testing.T, server *pgtest.Cluster) {
 
 // chosen is an expression with everything chosen in the dashboard, as Grafana would send it for some minutes.
 func chosen(expr string) string {
-	return strings.NewReplacer("$__rate_interval", "1m", "$__range", "5m", "$job", ".*", "$server", ".*").Replace(expr)
+	return chosenFor(expr, "1m", "5m")
+}
+
+// chosenFor is that with the window of a rate, and the time that the dashboard shows.
+func chosenFor(expr, rate, shown string) string {
+	return strings.NewReplacer("$__rate_interval", rate, "$__range", shown, "$job", ".*", "$server", ".*").Replace(expr)
 }
 
 // plausible returns an error unless there is a result that may be shown in the panel.
