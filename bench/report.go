@@ -30,7 +30,7 @@ drawn for each round. Each does the same work in the way that its documentation 
 its quartiles. A ratio is the median of the ratios within each round; **bold** is what all others are compared with. Allocations
 are those of the whole program. Absolute times say more about the machine than about the code: compare within a table.
 
-No test asserts a time. That what should not allocate does not is asserted by tests of each package.
+No test asserts a time. The tests of each package assert what must not allocate.
 `
 
 // markdown returns the whole document.
