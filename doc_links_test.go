@@ -48,7 +48,7 @@ func TestEveryDocumentIsLinkedFromTheReadme(t *testing.T) {
 	readme := readDoc(t, "README.md")
 	for _, file := range documents(t) {
 		if file != "README.md" {
-			require.Contains(t, readme, "]("+file, "README.md does not lead to it")
+			require.True(t, strings.Contains(readme, "]("+file), "README.md does not lead to %s", file)
 		}
 	}
 }
