@@ -61,7 +61,6 @@ func newConnector(cfg *pgx.ConnConfig, s settings, opts []Option) (*Connector, e
 		}))
 	}
 	c.plain = &attemptConnector{core: core, std: stdlib.GetConnector(*cfg, stdOpts...)}
-	core.dialWith(cfg, primaryDialer(cfg, &core.order, hooks))
 	if !core.set.telemetryOff {
 		if c.traced, err = otelConnector(c.plain, core.set); err != nil {
 			_ = core.close() // it was never used
@@ -106,7 +105,9 @@ func configure(cfg *pgx.ConnConfig, s settings, opts []Option, hooks func(settin
 	}
 	plain := dial == codeOf(cfg.DialFunc) && lookup == codeOf(cfg.LookupFunc) && lookup == codeOf(net.DefaultResolver.LookupHost) &&
 		(dial == codeOf((&net.Dialer{}).DialContext) || dial == codeOf(transport.Dialer(transport.Options{}, 0, nil)))
-	core.prepareConfig(cfg, hooks(core.set), plain)
+	with := hooks(core.set)
+	core.prepareConfig(cfg, with, plain)
+	core.dialWith(cfg, primaryDialer(cfg, &core.order, with))
 	return core, nil
 }
 

@@ -70,7 +70,7 @@ type core struct {
 }
 
 // newCore makes a core for the servers of cfg, which may be nil where no connection will be made (WithTx on a foreign
-// driver). s has its defaults filled in and is valid.
+// driver); else prepareConfig is to follow. s has its defaults filled in and is valid.
 func newCore(s settings, cfg *pgconn.Config) (*core, error) {
 	c := &core{set: s, heals: healable}
 	var err error
@@ -87,6 +87,9 @@ func newCore(s settings, cfg *pgconn.Config) (*core, error) {
 		return nil, fmt.Errorf("retrypg: wrong settings: %w", err)
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
+	if cfg == nil {
+		c.observeGate(endpoint.New(c.gateOptions()))
+	}
 	return c, nil
 }
 
@@ -126,7 +129,6 @@ func (c *core) makePolicies() (err error) {
 	}
 	c.tuned.Store(t)
 	c.probe = probe
-	c.observeGate(endpoint.New(c.gateOptions()))
 	return nil
 }
 
@@ -134,11 +136,8 @@ func (c *core) gateOptions() endpoint.Options {
 	return endpoint.Options{Backoff: c.probe, OnWait: onRetry}
 }
 
-// observeGate makes gate the core's, in place of the one that it has.
+// observeGate makes gate the core's.
 func (c *core) observeGate(gate *endpoint.Gate) {
-	if c.unobserve != nil {
-		c.unobserve()
-	}
 	c.gate = gate
 	// A gate may outlive a core that nobody closes, as that of ConfigurePool.
 	weakly := weak.Make(c)
@@ -157,12 +156,12 @@ func (c *core) observeGate(gate *endpoint.Gate) {
 	runtime.AddCleanup(c, func(stop func()) { stop() }, c.unobserve)
 }
 
-// shareGate makes the core use the gate that all handles of this process share which lead to the same servers with the same
-// rights. What a user's functions do to a connection nobody can compare: where there are some, the gate is the core's own.
-func (c *core) shareGate(cfg *pgx.ConnConfig, hooks connectHooks, plain bool) {
+// gateFor returns the gate that all handles of this process share which lead to the same servers with the same rights. What a
+// user's functions do to a connection nobody can compare: where there are some, the gate is the core's own.
+func (c *core) gateFor(cfg *pgx.ConnConfig, hooks connectHooks, plain bool) *endpoint.Gate {
 	role, known := roleOf(cfg)
 	if !plain || !known || hooks.before != nil || hooks.after != nil || cfg.AfterConnect != nil || cfg.AfterNetConnect != nil {
-		return
+		return endpoint.New(c.gateOptions())
 	}
 	// With the timeout: one who gives up early must not be the one who looks for those who are patient.
 	key := []string{cfg.User, cfg.Database, role, cfg.ConnectTimeout.String()}
@@ -174,7 +173,7 @@ func (c *core) shareGate(cfg *pgx.ConnConfig, hooks connectHooks, plain bool) {
 	for _, h := range hostsOf(&cfg.Config) {
 		key = append(key, h.name, strconv.Itoa(int(h.port)), strconv.FormatBool(h.tls != nil))
 	}
-	c.observeGate(endpoint.Shared(strings.Join(key, "\x00"), c.gateOptions()))
+	return endpoint.Shared(strings.Join(key, "\x00"), c.gateOptions())
 }
 
 // transactionRetrier makes the retrier of transactions over p.
@@ -216,8 +215,11 @@ func (c *core) prepareConfig(cfg *pgx.ConnConfig, hooks connectHooks, plain bool
 	}
 	c.tracer, c.connectTimeout, c.wantsPrimary = cfg.Tracer, cfg.ConnectTimeout, needsPrimary(cfg)
 	cfg.DialFunc = transport.Dialer(c.set.transport(), cfg.ConnectTimeout, cfg.DialFunc)
-	c.shareGate(cfg, hooks, plain)
+	c.observeGate(c.gateFor(cfg, hooks, plain))
 	c.watchServers(cfg, hooks, plain)
+	if role, known := roleOf(cfg); known && c.set.commitCheck != NoCheck && identifying[role] != nil {
+		cfg.ValidateConnect = identifying[role]
+	}
 	afterConnect := cfg.AfterConnect
 	cfg.AfterConnect = func(ctx context.Context, pc *pgconn.PgConn) error {
 		if wire := transport.From(pc.Conn()); wire != nil {
@@ -259,4 +261,3 @@ func (s settings) transport() transport.Options {
 		KeepAliveCount:    s.tcpKeepAliveCount,
 	}
 }
-

@@ -47,8 +47,8 @@ func (c *core) serverDown(err error) {
 }
 
 func (c *core) serverUp(after time.Duration, attempts int) {
-	c.rec.Outage(context.Background(), after)
-	if !c.quiet.Load() {
+	if !c.quiet.Load() { // else it is the outage of a handle, which tells of it, too
+		c.rec.Outage(context.Background(), after)
 		c.log.Up(after)
 	}
 	if c.set.hooks.ServerUp != nil {

@@ -158,12 +158,11 @@ func configurePool(cfg *pgxpool.Config, s settings, opts []Option) (*core, error
 	if err != nil {
 		return nil, err
 	}
-	core.dialWith(cfg.ConnConfig, primaryDialer(cfg.ConnConfig, &core.order, hooks))
 	cfg.BeforeConnect = func(ctx context.Context, attempt *pgx.ConnConfig) error {
 		return core.beforeConnect(ctx, attempt, hooks)
 	}
 	cfg.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
-		l := newLink(conn.PgConn())
+		l := ensureLink(conn.PgConn())
 		l.belongs(core)
 		if err := core.greet(ctx, conn, l); err != nil {
 			return err

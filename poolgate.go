@@ -47,7 +47,7 @@ func (c *core) awaitServer(ctx context.Context) error {
 
 // addSecondRound makes one connection attempt with cfg, which is its own, go through the hosts twice.
 func (c *core) addSecondRound(cfg *pgconn.Config) {
-	entries := append([]*pgconn.FallbackConfig{{Host: cfg.Host, Port: cfg.Port, TLSConfig: cfg.TLSConfig}}, cfg.Fallbacks...)
+	entries := entriesOf(cfg)
 	r := &rounds{core: c, dial: cfg.DialFunc, timeout: cfg.ConnectTimeout}
 	for _, e := range entries {
 		if filepath.IsAbs(e.Host) {

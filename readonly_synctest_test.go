@@ -17,9 +17,9 @@ import (
 var readOnlyRefusal = serverError("25006", "cannot execute INSERT in a read-only transaction")
 
 // refusing serves a server that does not report in_hot_standby, as PostgreSQL before 14, or reports something that may be a pooler's.
-// Its first n inserts fail with 25006; asked, it says whether it is in recovery.
-func refusing(n int, reported, recovery string) *script.Server {
-	run := failing("insert", n, readOnlyRefusal)
+// Its first insert fails with 25006; asked, it says whether it is in recovery.
+func refusing(reported, recovery string) *script.Server {
+	run := failing("insert", 1, readOnlyRefusal)
 	return script.New(script.Serve(script.Script{
 		Parameters: map[string]string{"in_hot_standby": reported},
 		Run: func(s *script.Session, sql string) script.Result {
@@ -40,12 +40,12 @@ func TestAServerThatRefusesAWriteIsAskedWhetherItIsAStandby(t *testing.T) {
 		sent, asked        int
 		moved              bool
 	}{
-		"PostgreSQL 13, a standby":                       {recovery: "t", sent: 2, asked: 1, moved: true},
-		"PostgreSQL 13, a role that may only read":       {recovery: "f", sent: 1, asked: 1},
-		"a pooler says that it is none, but it is one":   {reported: "off", recovery: "t", sent: 2, asked: 1, moved: true},
-		"a primary with a role that may only read":       {reported: "off", recovery: "f", sent: 1, asked: 1},
-		"it says that it is a standby":                   {reported: "on", recovery: "t", sent: 2, moved: true},
-		"it cannot be asked, and does not say":           {sent: 2, asked: 1, moved: true},
+		"PostgreSQL 13, a standby":                     {recovery: "t", sent: 2, asked: 1, moved: true},
+		"PostgreSQL 13, a role that may only read":     {recovery: "f", sent: 1, asked: 1},
+		"a pooler says that it is none, but it is one": {reported: "off", recovery: "t", sent: 2, asked: 1, moved: true},
+		"a primary with a role that may only read":     {reported: "off", recovery: "f", sent: 1, asked: 1},
+		"it says that it is a standby":                 {reported: "on", recovery: "t", sent: 2, moved: true},
+		"it cannot be asked, and does not say":         {sent: 2, asked: 1, moved: true},
 		"it cannot be asked, and says that it is none": {reported: "off", sent: 1, asked: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -67,12 +67,12 @@ func TestAServerThatRefusesAWriteIsAskedWhetherItIsAStandby(t *testing.T) {
 				}
 			}
 			eachWay(t, func(t *testing.T, run func(ctx context.Context, db *sql.DB, query string) error) {
-				s := refusing(1, c.reported, c.recovery)
+				s := refusing(c.reported, c.recovery)
 				db := scripted(t, s)
 				check(t, s, func() error { return run(t.Context(), db, "insert into t values (1)") })
 			})
 			eachPoolWay(t, func(t *testing.T, run func(ctx context.Context, pool *Pool, query string) error) {
-				s := refusing(1, c.reported, c.recovery)
+				s := refusing(c.reported, c.recovery)
 				pool := scriptedPool(t, s)
 				check(t, s, func() error { return run(t.Context(), pool, "insert into t values (1)") })
 			})
@@ -105,7 +105,7 @@ func TestATransactionThatIsRefusedAWriteIsRunAgainOnlyOnAnotherServer(t *testing
 			}
 			t.Run("WithTx", func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					s := refusing(1, c.reported, c.recovery)
+					s := refusing(c.reported, c.recovery)
 					err := WithTx(t.Context(), scripted(t, s), TxOptions{}, func(ctx context.Context, tx *sql.Tx) error {
 						_, err := tx.ExecContext(ctx, "insert into t values (1)")
 						return err
@@ -115,7 +115,7 @@ func TestATransactionThatIsRefusedAWriteIsRunAgainOnlyOnAnotherServer(t *testing
 			})
 			t.Run("WithPgxTx", func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					s := refusing(1, c.reported, c.recovery)
+					s := refusing(c.reported, c.recovery)
 					err := WithPgxTx(t.Context(), scriptedPool(t, s), TxOptions{}, func(ctx context.Context, tx pgx.Tx) error {
 						_, err := tx.Exec(ctx, "insert into t values (1)")
 						return err
@@ -132,7 +132,7 @@ func TestAServerThatRefusedAWriteInACallersTransactionIsAskedWhenTheConnectionIs
 	for recovery, connections := range map[string]int{"t": 2, "f": 1} {
 		t.Run(recovery, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := refusing(1, "", recovery)
+				s := refusing("", recovery)
 				db := scripted(t, s)
 				conn, err := db.Conn(t.Context())
 				require.NoError(t, err)

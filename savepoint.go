@@ -8,6 +8,8 @@ import (
 	"strconv"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/retrypg/retrypg/internal/endpoint"
 )
 
 // txScope is the transaction that a closure's context belongs to.
@@ -76,7 +78,7 @@ func (s *txScope) nested(ctx context.Context, opts TxOptions, begin begin) error
 		return s.poison
 	case st.ended && st.rolledBack && ctx.Err() != nil: // database/sql did, because the context ended
 		if err == nil {
-			err = contextError(ctx)
+			err = endpoint.Causes(ctx)
 		}
 		return s.escape(err)
 	case st.ended:

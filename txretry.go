@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/retrypg/retrypg/internal/endpoint"
 	"github.com/retrypg/retrypg/metrics"
 	"github.com/retrypg/retrypg/policy"
 )
@@ -109,7 +110,7 @@ func (c *core) transact(ctx context.Context, db any, opts TxOptions, begin begin
 // repeat makes attempts until one succeeds or none may follow.
 func (c *core) repeat(ctx context.Context, op *operation, retrier *policy.Retrier, attempt func(context.Context) error) error {
 	if ctx.Err() != nil {
-		return fmt.Errorf("retrypg: transaction not begun: %w", contextError(ctx))
+		return fmt.Errorf("retrypg: transaction not begun: %w", endpoint.Causes(ctx))
 	}
 	loop := retrier.Start(ctx, string(metrics.OpTransaction))
 	waitCtx := withOperation(ctx, op)
@@ -138,15 +139,6 @@ func (c *core) repeat(ctx context.Context, op *operation, retrier *policy.Retrie
 			return err
 		}
 	}
-}
-
-// contextError returns what ended ctx, matching both ctx.Err and context.Cause.
-func contextError(ctx context.Context) error {
-	err, cause := ctx.Err(), context.Cause(ctx)
-	if cause == nil || errors.Is(cause, err) {
-		return err
-	}
-	return errors.Join(err, cause)
 }
 
 // retrierFor returns the retrier of a transaction with these options.
@@ -189,7 +181,7 @@ func (c *core) attempt(ctx context.Context, db any, opts TxOptions, number int, 
 	case scope.poison != nil:
 		err = scope.poison
 	case err == nil && ctx.Err() != nil:
-		err = contextError(ctx)
+		err = endpoint.Causes(ctx)
 	}
 	open = false
 	if err == nil && !st.ended {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"reflect"
 
+	"github.com/retrypg/retrypg/internal/endpoint"
 	"github.com/retrypg/retrypg/policy"
 )
 
@@ -164,7 +165,7 @@ func (t *sqlTx) commit(ctx context.Context) (verdict, error) {
 	}
 	// The driver was not asked: the context had ended, and database/sql rolls back.
 	if ctx.Err() != nil {
-		err = contextError(ctx)
+		err = endpoint.Causes(ctx)
 	}
 	return verdictNotApplied, err
 }
@@ -190,7 +191,7 @@ func foreignVerdict(ctx context.Context, c *core, err error, w txWishes) (verdic
 		return verdictUnknown, err // of a transaction of ours below, which has told
 	case !errors.Is(err, sql.ErrTxDone):
 	case ctx.Err() != nil:
-		return verdictNotApplied, contextError(ctx)
+		return verdictNotApplied, endpoint.Causes(ctx)
 	default:
 		return verdictEnded, endedError(nil)
 	}

@@ -24,12 +24,12 @@ type call struct {
 // ended is the error of a call whose context has ended, or would end before the next attempt.
 func (c *call) ended(ctx context.Context, last error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
-		return c.exhausted(policy.StopCanceled, last, causes(ctx))
+		return c.exhausted(policy.StopCanceled, last, Causes(ctx))
 	}
 	if c.limited {
 		return c.exhausted(policy.StopMaxElapsed, last, nil)
 	}
-	return c.exhausted(policy.StopDeadline, last, causes(ctx))
+	return c.exhausted(policy.StopDeadline, last, Causes(ctx))
 }
 
 // Over reports whether ctx has ended or its deadline has passed: the network poller keeps the deadline too, and may tell
@@ -42,8 +42,8 @@ func Over(ctx context.Context) bool {
 	return ok && !time.Now().Before(deadline)
 }
 
-// causes returns what ended ctx, matching both ctx.Err and context.Cause; DeadlineExceeded if it has not ended yet.
-func causes(ctx context.Context) error {
+// Causes returns what ended ctx, matching both ctx.Err and context.Cause; DeadlineExceeded if it has not ended yet.
+func Causes(ctx context.Context) error {
 	err, cause := ctx.Err(), context.Cause(ctx)
 	switch {
 	case err == nil:
