@@ -14,20 +14,24 @@ CHAOS       ?= 5
 # Seconds that all fuzz functions share.
 FUZZTIME    ?= 60
 
+# The library of the compose client, for machines without one.
+COMPOSE_GO  = v2.9.1
+
 TEST = GO='$(GO)' sh tools/gotest
 BIN  = .cache/bin
 
 # The directories of all modules in go.work.
 MODULES = $$($(GO) list -m -f '{{.Dir}}')
 
-.PHONY: help demo test test-short test-docker test-pgbouncer test-net test-ha test-matrix soak chaos bench bench-commit fuzz lint fmt generate generate-check cross compose-check \
+.PHONY: help demo test test-short test-docker test-pgbouncer test-report test-net test-ha test-observability test-matrix soak chaos bench bench-commit fuzz lint fmt generate generate-check cross compose-check \
 	cover tidy clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s%s\n", $$1, $$2 }' Makefile
 
 demo: ## the same load through plain pgx and through retrypg while a server fails
-	@$(GO) run ./cmd/retrypg demo
+	@mkdir -p .cache
+	@$(GO) run ./cmd/retrypg demo --report .cache/retrypg-demo.html
 
 # -count=1: the test cache does not see the server that a result depends on.
 test: ## all tests of all modules, race detector on, against a real PostgreSQL
@@ -44,12 +48,27 @@ test-docker: ## the container tests; sets up an engine and an image where there 
 test-pgbouncer: ## commits through a real PgBouncer, which must be installed
 	@$(TEST) -tags pgbouncer -race -count=1 -timeout 5m $(TESTFLAGS) ./integration/pgbouncer/...
 
+test-report: ## the demo's HTML report in a headless Chromium, which must be installed
+	@$(TEST) -tags chromium -race -count=1 -timeout 5m $(TESTFLAGS) ./cmd/retrypg/internal/htmlreport/...
+
 test-net: ## a network that fails between program and server; needs root on Linux, iproute2 and iptables
 	@$(TEST) -tags netns -race -count=1 -timeout 5m $(TESTFLAGS) ./integration/net/...
 
 # -v: the table of how long each way was without a success is the point of it.
 test-ha: ## failovers of a Patroni cluster, with etcd, HAProxy and PgBouncer, which must be installed (Linux)
 	@$(TEST) -tags ha -race -count=1 -v -timeout 15m $(TESTFLAGS) ./integration/ha/...
+
+# The collector is the same code that the image in docker-compose.yml holds.
+test-observability: $(BIN)/collector ## dashboard and alerts against a real collector and Prometheus, which must be installed
+	@$(GO) build -o $(BIN)/retrypg ./cmd/retrypg
+	@$(TEST) -tags observability -race -count=1 -v -timeout 8m $(TESTFLAGS) ./integration/observability/...
+
+# A module outside go.work, for the same reason as tools.
+COLLECTOR = integration/observability/collector
+$(BIN)/collector: $(COLLECTOR)/main.go $(COLLECTOR)/go.mod $(COLLECTOR)/go.sum
+	@echo "building the OpenTelemetry collector; the first time takes minutes"
+	@mkdir -p $(BIN)
+	@cd $(COLLECTOR) && GOWORK=off $(GO) build -trimpath -ldflags='-s -w' -o ../../../$(BIN)/collector .
 
 test-matrix: ## make test with each supported PostgreSQL
 	@for version in $(PG_VERSIONS); do \
@@ -110,9 +129,10 @@ cross: ## compile the library outside go.work, and for other systems
 	done
 	@echo "go build for windows"; GOWORK=off GOOS=windows CGO_ENABLED=0 $(GO) build ./...
 
-compose-check: ## check docker-compose.yml with the compose client
+# Where there is no compose client, the library that it reads its files with.
+compose-check: ## check docker-compose.yml
 	@if docker compose version >/dev/null 2>&1; then docker compose config --quiet; \
-		else docker-compose config --quiet; fi
+		else GOWORK=off GOFLAGS=-mod=mod $(GO) run github.com/compose-spec/compose-go/v2/cmd@$(COMPOSE_GO) docker-compose.yml >/dev/null; fi
 
 cover: ## statement coverage of the library by all tests
 	@mkdir -p .cache

@@ -201,19 +201,24 @@ func (e *greetError) Unwrap() error { return e.err }
 // identify reads who the server of the connection is, unless that is known. A hot standby that has become the primary
 // since is asked again.
 func (l *link) identify(ctx context.Context, conn *pgx.Conn) error {
+	if !l.known {
+		l.known, l.preparable = true, preparable(conn)
+		if l.core == nil { // of another's pool, or alone
+			l.tracer = conn.Config().Tracer
+		}
+	}
 	if l.identified && !(l.server.Standby && l.pg.ParameterStatus("in_hot_standby") == "off") {
 		return nil
 	}
-	if l.core == nil && !l.identified { // of another's pool, or alone
-		l.tracer = conn.Config().Tracer
-	}
+	return l.ask(ctx)
+}
+
+// ask asks the server who it is.
+func (l *link) ask(ctx context.Context) error {
 	id, err := outcome.Read(ctx, l.pg)
 	var pgErr *pgconn.PgError
-	if err != nil && (conn.IsClosed() || ctx.Err() != nil || errors.As(err, &pgErr) && severityOf(pgErr) != "ERROR") {
+	if err != nil && (l.pg.IsClosed() || ctx.Err() != nil || errors.As(err, &pgErr) && severityOf(pgErr) != "ERROR") {
 		return err
-	}
-	if !l.identified {
-		l.preparable = preparable(conn)
 	}
 	l.identified, l.server, l.beginText = true, id, ""
 	// Behind a pooler each transaction may have another server connection, and after a crash that of another epoch.

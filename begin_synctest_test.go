@@ -35,7 +35,7 @@ func knowing(shift int, other func(s *script.Session, sql string) script.Result)
 		}
 		switch {
 		case strings.Contains(sql, "pg_control_system"):
-			return row(7, pid, "f", "00000001", "100", "", "50", "7001")
+			return row(8, pid, "f", "00000001", "100", "", "50", "7001", "off")
 		case strings.HasPrefix(sql, "select case when"): // with every transaction
 			return row(8, "727", "read committed", pid, "f", "00000001", "100", "", "50")
 		case strings.Contains(sql, "pg_current_xact_id()"):

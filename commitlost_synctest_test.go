@@ -132,7 +132,7 @@ func standby(promoted *bool, other func(s *script.Session, sql string) script.Re
 		}
 		s.Announce("in_hot_standby", map[bool]string{false: "on", true: "off"}[*promoted])
 		if strings.Contains(sql, "pg_control_system") && !*promoted {
-			return told("1", "t", "", "100", "", "50", "7001")
+			return told("1", "t", "", "100", "", "50", "7001", "on")
 		}
 		return run(s, sql)
 	}

@@ -217,6 +217,9 @@ func (c *core) prepareConfig(cfg *pgx.ConnConfig, hooks connectHooks, plain bool
 	cfg.DialFunc = transport.Dialer(c.set.transport(), cfg.ConnectTimeout, cfg.DialFunc)
 	c.observeGate(c.gateFor(cfg, hooks, plain))
 	c.watchServers(cfg, hooks, plain)
+	if role, known := roleOf(cfg); known && c.set.commitCheck != NoCheck && identifying[role] != nil {
+		cfg.ValidateConnect = identifying[role]
+	}
 	afterConnect := cfg.AfterConnect
 	cfg.AfterConnect = func(ctx context.Context, pc *pgconn.PgConn) error {
 		if wire := transport.From(pc.Conn()); wire != nil {

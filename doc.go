@@ -255,8 +255,12 @@
 //
 // # More
 //
-// The README has the tables of metrics, errors and SQLSTATEs, and the use with GORM, sqlx and containers. How it works
-// inside is in [docs/architecture.md].
+// The README has the tables of metrics, errors and SQLSTATEs, and the use with containers. [docs/recipes.md] shows the use
+// with pools, GORM, sqlx, bun, ent, sqlc and River, [docs/migration.md] how to come from plain pgx and others, and
+// [docs/faq.md] answers questions. How it works inside is in [docs/architecture.md].
 //
+// [docs/recipes.md]: https://github.com/retrypg/retrypg/blob/main/docs/recipes.md
+// [docs/migration.md]: https://github.com/retrypg/retrypg/blob/main/docs/migration.md
+// [docs/faq.md]: https://github.com/retrypg/retrypg/blob/main/docs/faq.md
 // [docs/architecture.md]: https://github.com/retrypg/retrypg/blob/main/docs/architecture.md
 package retrypg

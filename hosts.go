@@ -12,7 +12,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/retrypg/retrypg/internal/endpoint"
-	"github.com/retrypg/retrypg/internal/outcome"
 	"github.com/retrypg/retrypg/internal/transport"
 )
 
@@ -199,50 +198,4 @@ func locator(cfg *pgx.ConnConfig, order *endpoint.Order, hooks connectHooks) fun
 		order.Prefer(found)
 		return found, nil
 	}
-}
-
-// roles are the target_session_attrs that pgx knows, by the function that checks each.
-var roles = map[uintptr]string{
-	codeOf(pgconn.ValidateConnectTargetSessionAttrsReadWrite):     "read-write",
-	codeOf(pgconn.ValidateConnectTargetSessionAttrsReadOnly):      "read-only",
-	codeOf(pgconn.ValidateConnectTargetSessionAttrsPrimary):       "primary",
-	codeOf(pgconn.ValidateConnectTargetSessionAttrsStandby):       "standby",
-	codeOf(pgconn.ValidateConnectTargetSessionAttrsPreferStandby): "prefer-standby",
-}
-
-// roleOf returns the role that cfg asks for. It is not known where a function of the user's checks it.
-func roleOf(cfg *pgx.ConnConfig) (role string, known bool) {
-	if cfg.ValidateConnect == nil {
-		return "any", true
-	}
-	role, known = roles[codeOf(cfg.ValidateConnect)]
-	return role, known
-}
-
-// needsPrimary reports whether cfg connects to a primary only.
-func needsPrimary(cfg *pgx.ConnConfig) bool {
-	role, _ := roleOf(cfg)
-	return role == "primary" || role == "read-write"
-}
-
-// toPrimary returns a copy of cfg for a connection to a primary, whatever role cfg asks for. One attempt at one host is
-// bounded, also where cfg is another's.
-func toPrimary(cfg *pgx.ConnConfig) *pgx.ConnConfig {
-	cfg = cfg.Copy()
-	cfg.ConnectTimeout = orDefault(cfg.ConnectTimeout, DefaultConnectTimeout)
-	cfg.ValidateConnect = validatePrimary
-	return cfg
-}
-
-// validatePrimary is a pgconn.ValidateConnectFunc for a connection that questions are asked over. Each answer says again
-// whether it is a hot standby's, so that a pooler which tells of another server costs another attempt only.
-func validatePrimary(ctx context.Context, pc *pgconn.PgConn) error {
-	if pc.ParameterStatus("in_hot_standby") == "off" {
-		return nil
-	}
-	standby, err := outcome.InRecovery(ctx, pc)
-	if err == nil && standby {
-		err = pgconn.ErrStandbyConnection
-	}
-	return err
 }

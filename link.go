@@ -30,6 +30,7 @@ type link struct {
 	suspect *pgconn.PgError // an error as of a standby, of a server that has not shown to be one; see demoted
 	used    bool            // it had a transaction before: it may have died since
 
+	known      bool             // its configuration was looked at
 	identified bool             // the server was asked who it is
 	server     outcome.Identity // what it said
 	pooled     bool             // a pooler is in between: the server behind it may be another one each time

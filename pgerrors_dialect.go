@@ -45,6 +45,7 @@ var dialects = [...]dialect{
 	{"08P01", "admin forced disconnect", proxyBegins, RetryReconnect, OutcomeUnknown, "pooler closed the connection", ordinary},
 	{"08P01", "client_idle_timeout", proxyBegins, RetryReconnect, OutcomeUnknown, "pooler closed the connection", ordinary},
 	{"08P01", "no such database", proxyBegins, RetryNever, OutcomeNotStarted, "pooler has no such database", decisive},
+	{"08P01", "bouncer config error", proxyBegins, RetryNever, OutcomeNotStarted, "pooler has no such database", decisive},
 	{"08P01", `database "`, proxyBegins, RetryNever, OutcomeNotStarted, "database is disabled in the pooler", decisive},
 	{"08P01", `"trust" authentication failed`, proxyBegins, RetryNever, OutcomeNotStarted, "pooler refused the login", decisive},
 	{"08P01", "password authentication failed", proxyBegins, RetryNever, OutcomeNotStarted, "pooler refused the login", decisive},

@@ -36,6 +36,7 @@ func TestDialectsOfPoolersAndOtherServers(t *testing.T) {
 		{pgbouncer, "admin forced disconnect", "", RetryReconnect, OutcomeUnknown},
 		{pgbouncer, "client_idle_timeout", "", RetryReconnect, OutcomeUnknown},
 		{pgbouncer, "no such database: query_wait_timeout", "", RetryNever, OutcomeNotStarted},
+		{pgbouncer, "bouncer config error", "", RetryNever, OutcomeNotStarted}, // of 1.18, to whom asks for a database that it does not have
 		{pgbouncer, `database "shop" is disabled`, "", RetryNever, OutcomeNotStarted},
 		{pgbouncer, `"trust" authentication failed`, "", RetryNever, OutcomeNotStarted},
 		{pgbouncer, "password authentication failed", "", RetryNever, OutcomeNotStarted},

@@ -162,7 +162,7 @@ func configurePool(cfg *pgxpool.Config, s settings, opts []Option) (*core, error
 		return core.beforeConnect(ctx, attempt, hooks)
 	}
 	cfg.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
-		l := newLink(conn.PgConn())
+		l := ensureLink(conn.PgConn())
 		l.belongs(core)
 		if err := core.greet(ctx, conn, l); err != nil {
 			return err

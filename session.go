@@ -35,7 +35,7 @@ type session struct {
 
 func newSession(c *core, std *stdlib.Conn) *session {
 	conn := std.Conn()
-	l := newLink(conn.PgConn())
+	l := ensureLink(conn.PgConn())
 	l.belongs(c)
 	return &session{stdConn: std, core: c, pgx: conn, link: l}
 }

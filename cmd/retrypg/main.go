@@ -1,5 +1,5 @@
-// Command retrypg is the tool of the library of the same name: it waits for a PostgreSQL server, and shows the library
-// next to plain pgx while servers fail.
+// Command retrypg is the tool of the library of the same name: it waits for a PostgreSQL server, examines one, says what
+// the library does with an error and how its policies wait, and shows it next to plain pgx while servers fail.
 package main
 
 import (

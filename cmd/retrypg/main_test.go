@@ -134,8 +134,9 @@ func (p *process) end(t *testing.T) ran {
 func TestEveryCommandIsInTheHelp(t *testing.T) {
 	r := tool(t, nil, "--help")
 	require.Equal(t, 0, r.status)
-	require.Contains(t, r.stdout, "wait ")
-	require.Contains(t, r.stdout, "demo ")
+	for _, command := range []string{"wait", "demo", "load", "doctor", "backoff", "classify"} {
+		require.Contains(t, r.stdout, "\n  "+command+" ")
+	}
 }
 
 func TestAnUnknownCommandIsWrongUsage(t *testing.T) {
@@ -147,10 +148,15 @@ func TestAnUnknownCommandIsWrongUsage(t *testing.T) {
 
 func TestHelpListsEachExitStatus(t *testing.T) {
 	for command, statuses := range map[string][]string{
-		"wait": {"0  ready", "1  not ready", "2  waiting cannot heal", "64  wrong usage", "126 ", "127 ", "130 "},
-		"demo": {"0  retrypg lost nothing", "1  ", "2  ", "3  no PostgreSQL", "64  wrong usage", "130 "},
+		"wait":          {"0  ready", "1  not ready", "2  waiting cannot heal", "64  wrong usage", "126 ", "127 ", "130 "},
+		"demo":          {"0  retrypg lost nothing", "1  ", "2  ", "3  no PostgreSQL", "64  wrong usage", "130 "},
+		"doctor":        {"0  no problem", "1  a problem", "64  wrong usage", "130 "},
+		"backoff":       {"0  printed", "1  ", "64  wrong usage"},
+		"backoff storm": {"0  printed", "1  ", "64  wrong usage"},
+		"classify":      {"0  printed", "1  ", "64  wrong usage"},
+		"load":          {"0  the duration is over", "1  money", "2  ", "64  wrong usage", "130 "},
 	} {
-		r := tool(t, nil, command, "--help")
+		r := tool(t, nil, append(strings.Fields(command), "--help")...)
 		require.Equal(t, 0, r.status)
 		for _, s := range statuses {
 			require.Contains(t, r.stdout, s)

@@ -18,7 +18,7 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(newWait(), newDemo())
+	root.AddCommand(newWait(), newDemo(), newLoad(), newBackoff(), newClassify(), newDoctor())
 	return root
 }
 

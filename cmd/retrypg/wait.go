@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -29,9 +28,6 @@ const (
 // defaultWaitTimeout is enough for a container that makes its data directory first, and short enough for the start-up
 // probes of the usual orchestrators.
 const defaultWaitTimeout = 60 * time.Second
-
-// envDSN is the variable that holds the DSN where the command line does not.
-const envDSN = "RETRYPG_DSN"
 
 const waitHelp = `Wait until a PostgreSQL server accepts connections and answers a statement, in the role that
 target_session_attrs asks for. It waits while the server is not there, starts up, recovers, is full,
@@ -97,28 +93,13 @@ func (w *waiting) takeArgs(cmd *cobra.Command, args []string) error {
 	if w.timeout <= 0 {
 		return fmt.Errorf("--timeout %v: give a positive duration such as 90s", w.timeout)
 	}
-	switch {
-	case len(args) > 1:
+	if len(args) > 1 {
 		// The arguments are not repeated: one of them may hold a password.
 		return fmt.Errorf("%d arguments given: give one DSN, in quotes, and a command after --", len(args))
-	case len(args) == 1 && args[0] != "":
-		w.dsn = args[0]
-	case os.Getenv(envDSN) != "":
-		w.dsn = os.Getenv(envDSN)
-	case !serverInEnvironment():
-		return fmt.Errorf("no server named: give a DSN, or set %s or PGHOST", envDSN)
 	}
-	return nil
-}
-
-// serverInEnvironment reports whether a variable says which server is meant. Without one, pgx would take a local one.
-func serverInEnvironment() bool {
-	for _, name := range []string{"PGHOST", "PGPORT", "PGSERVICE", "PGDATABASE"} {
-		if os.Getenv(name) != "" {
-			return true
-		}
-	}
-	return false
+	dsn, err := dsnOf(args)
+	w.dsn = dsn
+	return err
 }
 
 func (w *waiting) run(ctx context.Context) error {

@@ -3,36 +3,28 @@ package commit_test
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/integration/audit"
 	"github.com/retrypg/retrypg/internal/pgtest"
 )
 
-// told is what was said about one transaction.
-type told struct {
-	err   error
-	later bool // it began when the new primary was there
-}
-
-// failover lets workers insert items over both hosts while the primary is killed and the standby promoted, and returns
-// what they were told, and the ids of which the server was asked.
-func (p *pair) failover(check retrypg.CommitCheck, overPgx bool) (all map[string]told, checked map[string]bool) {
+// failover lets callers insert items over both hosts while the primary is killed and the standby promoted, and returns
+// what they were told, the ids of which the server was asked, and those that began when the new primary was there.
+func (p *pair) failover(check retrypg.CommitCheck, overPgx bool) (record *audit.Record, checked, later map[string]bool) {
 	p.t.Helper()
 	const workers = 8
 	t := p.t
 	dsn := pgtest.DSN([]string{p.primary.Addr(), p.standby.Addr()}, "target_session_attrs=read-write", "retry_commit_check="+check.String())
-	all, checked = make(map[string]told), make(map[string]bool)
+	checked, later = make(map[string]bool), make(map[string]bool)
 	var mu sync.Mutex
-	var written atomic.Int64
 	hooks := retrypg.Hooks{CommitChecked: func(_ context.Context, info retrypg.CommitCheckInfo) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -44,73 +36,37 @@ func (p *pair) failover(check retrypg.CommitCheck, overPgx bool) (all map[string
 		require.NoError(t, err)
 		defer pool.Close()
 		run = func(ctx context.Context, id string) error {
-			return retrypg.WithPgxTx(ctx, pool, retrypg.TxOptions{Name: id}, func(ctx context.Context, tx pgx.Tx) error {
-				_, err := tx.Exec(ctx, insertItem, id)
-				return err
-			})
+			return audit.ExecPgxTx(ctx, pool, retrypg.TxOptions{Name: id}, insertItem, id)
 		}
 	} else {
 		db := openDB(t, dsn, hooks)
 		defer func() { _ = db.Close() }()
 		db.SetMaxOpenConns(workers)
 		run = func(ctx context.Context, id string) error {
-			return retrypg.WithTx(ctx, db, retrypg.TxOptions{Name: id}, insertOne(id))
+			return audit.ExecTx(ctx, db, retrypg.TxOptions{Name: id}, insertItem, id)
 		}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var promoted atomic.Bool
-	var wg sync.WaitGroup
-	stop := make(chan struct{})
-	for worker := range workers {
-		wg.Go(func() {
-			for i := 0; ; i++ {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				id := fmt.Sprintf("%d-%d", worker, i)
-				later := promoted.Load()
-				err := run(ctx, id)
-				mu.Lock()
-				all[id] = told{err, later}
-				mu.Unlock()
-				if err == nil {
-					written.Add(1)
-				}
-			}
-		})
-	}
-	goOn := func() {
-		want := written.Load() + 10*workers
-		require.Eventually(t, func() bool { return written.Load() >= want }, time.Minute, time.Millisecond)
-	}
-	goOn()
+	record = audit.New(audit.OfTransaction)
+	stop := record.Start(ctx, workers, func(ctx context.Context, id string) error {
+		if promoted.Load() {
+			mu.Lock()
+			later[id] = true
+			mu.Unlock()
+		}
+		return run(ctx, id)
+	})
+	defer stop()
+	require.NoError(t, record.Await(ctx, 10*workers, audit.OK))
 	require.NoError(t, p.primary.Kill(ctx))
 	p.promote()
 	promoted.Store(true)
-	goOn()
-	close(stop)
-	wg.Wait()
+	require.NoError(t, record.Await(ctx, 10*workers, audit.OK))
+	stop()
 	require.NoError(t, ctx.Err())
-	return all, checked
-}
-
-// itemCounts returns how often each item is there.
-func itemCounts(t *testing.T, c *pgtest.Cluster) map[string]int {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), c.DSN())
-	require.NoError(t, err)
-	defer func() { _ = conn.Close(context.Background()) }()
-	rows, err := conn.Query(t.Context(), "select id, count(*)::int from item group by id")
-	require.NoError(t, err)
-	counts := make(map[string]int)
-	var id string
-	var n int
-	_, err = pgx.ForEachRow(rows, []any{&id, &n}, func() error { counts[id] = n; return nil })
-	require.NoError(t, err)
-	return counts
+	return record, checked, later
 }
 
 // TestNothingIsToldWrongInAFailover: with a synchronous standby nothing is lost. Of an asynchronous one, transactions that
@@ -129,31 +85,20 @@ func TestNothingIsToldWrongInAFailover(t *testing.T) {
 						require.NoError(t, db.Close())
 						require.NoError(t, p.standby.WaitReplayed(t.Context(), p.primary))
 					}
-					all, checked := p.failover(check, overPgx)
-					there := itemCounts(t, p.standby)
-					unknown, lost := 0, 0
-					for id, told := range all {
-						n := there[id]
-						require.LessOrEqual(t, n, 1, "%s is there more than once", id)
-						switch {
-						case told.err == nil && n == 1:
-						case told.err == nil && !synchronous && !told.later && !checked[id]:
-							lost++ // the old primary had confirmed it
-						case told.err == nil:
-							t.Errorf("%s was told ok and is not there", id)
-						case errors.Is(told.err, retrypg.ErrCommitUnknown):
-							unknown++
-							require.ErrorContains(t, told.err, "there was a failover since", id)
-						default:
-							t.Errorf("%s could have been ridden out: %v", id, told.err)
-						}
-						delete(there, id)
+					record, checked, later := p.failover(check, overPgx)
+					report := record.Compare(audit.CountAt(t.Context(), t, p.standby.DSN(), "item"))
+					require.Empty(t, report.Duplicated)
+					require.Empty(t, report.Untrue)
+					require.Empty(t, report.Foreign)
+					require.Empty(t, report.Of(audit.NotApplied), "could have been ridden out")
+					for _, e := range report.Lost { // by the replication, which the old primary has not waited for
+						require.False(t, synchronous || later[e.ID] || checked[e.ID], "%v", e)
 					}
-					require.Empty(t, there, "nobody was told of these")
-					if check == retrypg.Ledger {
-						require.Zero(t, unknown)
+					for _, e := range report.Of(audit.Unknown) {
+						require.ErrorContains(t, e.Err, "there was a failover since", e.ID)
+						require.NotEqual(t, retrypg.Ledger, check, "%v", e)
 					}
-					t.Logf("%d transactions, %d lost answers, %d unknown, %d lost by replication", len(all), len(checked), unknown, lost)
+					t.Logf("%v; %d lost answers, %d lost by replication", report, len(checked), len(report.Lost))
 				})
 			}
 		}

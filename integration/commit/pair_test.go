@@ -35,8 +35,7 @@ func newPair(t *testing.T, synchronous bool) *pair {
 	p.standby = pgt.Standby(t, p.primary, pgtest.Options{Name: "second", ReplicateFrom: p.replication.Addr()})
 	require.NoError(t, p.primary.WaitStreaming(ctx, "second"))
 	if synchronous {
-		require.NoError(t, p.primary.Set(ctx, "synchronous_standby_names", "second"))
-		require.NoError(t, p.primary.WaitUntil(ctx, "exists (select from pg_stat_replication where sync_state = 'sync')"))
+		require.NoError(t, p.primary.Synchronize(ctx, "second"))
 	}
 	p.proxy = pgt.Proxy(t, p.primary.Addr())
 	return p

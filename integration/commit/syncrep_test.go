@@ -7,11 +7,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/integration/audit"
 	"github.com/retrypg/retrypg/integration/leak"
 	"github.com/retrypg/retrypg/internal/pgtest"
 	"github.com/retrypg/retrypg/internal/pgtest/pgt"
@@ -44,12 +44,7 @@ func newWaiting(ctx context.Context, t *testing.T, opts retrypg.TxOptions, overP
 	}
 	if overPgx {
 		pool := openPool(t, w.proxy.DSN("application_name=waiting"), hooks)
-		go func() {
-			w.result <- retrypg.WithPgxTx(ctx, pool, opts, func(ctx context.Context, tx pgx.Tx) error {
-				_, err := tx.Exec(ctx, insertItem, "a")
-				return err
-			})
-		}()
+		go func() { w.result <- audit.ExecPgxTx(ctx, pool, opts, insertItem, "a") }()
 	} else {
 		db := openDB(t, w.proxy.DSN("application_name=waiting"), hooks)
 		go func() { w.result <- retrypg.WithTx(ctx, db, opts, insertOne("a")) }()

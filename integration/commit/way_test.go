@@ -6,11 +6,11 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/integration/audit"
 )
 
 const insertItem = "insert into item (id) values ($1)"
@@ -40,10 +40,7 @@ var ways = []way{
 	{"WithTx", true, func(t *testing.T, dsn string, hooks retrypg.Hooks) func(context.Context, string) error {
 		db := openDB(t, dsn, hooks)
 		return func(ctx context.Context, id string) error {
-			return retrypg.WithTx(ctx, db, retrypg.TxOptions{}, func(ctx context.Context, tx *sql.Tx) error {
-				_, err := tx.ExecContext(ctx, insertItem, id)
-				return err
-			})
+			return audit.ExecTx(ctx, db, retrypg.TxOptions{}, insertItem, id)
 		}
 	}},
 	{"pgx.Tx.Commit", false, func(t *testing.T, dsn string, hooks retrypg.Hooks) func(context.Context, string) error {
@@ -77,10 +74,7 @@ var ways = []way{
 
 func withPgxTx(pool retrypg.PgxTxBeginner) func(context.Context, string) error {
 	return func(ctx context.Context, id string) error {
-		return retrypg.WithPgxTx(ctx, pool, retrypg.TxOptions{}, func(ctx context.Context, tx pgx.Tx) error {
-			_, err := tx.Exec(ctx, insertItem, id)
-			return err
-		})
+		return audit.ExecPgxTx(ctx, pool, retrypg.TxOptions{}, insertItem, id)
 	}
 }
 

@@ -115,15 +115,15 @@ func TestLostStatementsOpenTheBreaker(t *testing.T) {
 			ctx := within(t)
 			db := open(t, through(p, d, "breaker_failures=1", "breaker_open_for=1h"))
 			pool := newPool(t, through(p, d, "breaker_failures=1", "breaker_open_for=1h"))
-			_, err := db.ExecContext(ctx, "create table if not exists entry (id bigint)")
+			_, err := db.ExecContext(ctx, "create table if not exists entry (id text)")
 			require.NoError(t, err)
 			insert := writers(db, pool)[name]
-			require.NoError(t, insert(ctx, 1))
+			require.NoError(t, insert(ctx, "1"))
 			p.OnMessage(pgtest.Sent("insert"), pgtest.CutAfter(pgtest.Client, pgtest.RST))
-			err = insert(ctx, 2)
+			err = insert(ctx, "2")
 			require.Error(t, err)
 			require.NotErrorIs(t, err, breaker.ErrOpen)
-			_ = refused(t, insert(ctx, 3))
+			_ = refused(t, insert(ctx, "3"))
 		})
 	}
 }

@@ -3,32 +3,26 @@ package connect_test
 import (
 	"context"
 	"database/sql"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/integration/audit"
+	"github.com/retrypg/retrypg/integration/leak"
 	"github.com/retrypg/retrypg/internal/pgtest"
 	"github.com/retrypg/retrypg/internal/pgtest/pgt"
 )
 
-// newPair starts a primary and a standby. With synchronous replication nothing that was told to be committed can be lost
-// by a failover.
+// newPair starts a primary and its standby, and sees to it that the test leaves no goroutine behind.
 func newPair(t *testing.T, synchronous bool) (primary, standby *pgtest.Cluster) {
 	t.Helper()
-	primary = newCluster(t, pgtest.Options{Name: "one"})
-	standby = pgt.Standby(t, primary, pgtest.Options{Name: "two"})
-	ctx := within(t)
-	require.NoError(t, primary.WaitStreaming(ctx, "two"))
-	if synchronous {
-		require.NoError(t, primary.Set(ctx, "synchronous_standby_names", "two"))
-		require.NoError(t, primary.WaitUntil(ctx, "exists (select from pg_stat_replication where sync_state = 'sync')"))
-	}
-	return primary, standby
+	leak.Check(t)
+	return pgt.Pair(t, pgtest.Options{}, synchronous)
 }
 
 // TestWithTxLosesNothingInAFailover: the primary is killed and the standby promoted, under load.
@@ -38,32 +32,26 @@ func TestWithTxLosesNothingInAFailover(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			primary, standby := newPair(t, true)
 			ctx := within(t)
-			l := newLedger(t, primary)
+			require.NoError(t, primary.Exec(ctx, audit.Schema))
+			r := audit.New(audit.OfTransaction)
 			dsn := pgtest.DSN([]string{primary.Addr(), standby.Addr()}, "target_session_attrs=read-write")
 			db := open(t, dsn)
 			db.SetMaxOpenConns(connections)
 			pool := newPool(t, dsn+"&pool_max_conns=8")
-			insert := writers(db, pool)[name]
-			stop := make(chan struct{})
-			var working sync.WaitGroup
-			for range connections {
-				working.Go(func() { l.write(ctx, stop, insert) })
-			}
-			require.NoError(t, l.progress(ctx, 5*connections))
+			stop := r.Start(ctx, connections, writers(db, pool)[name])
+			defer stop()
+			require.NoError(t, r.Await(ctx, 5*connections, audit.OK))
 			require.NoError(t, primary.Kill(ctx))
 			require.NoError(t, standby.Exec(ctx, "alter system reset synchronous_standby_names"))
 			require.NoError(t, standby.Promote(ctx))
-			require.NoError(t, l.progress(ctx, 5*connections))
-			close(stop)
-			working.Wait()
+			require.NoError(t, r.Await(ctx, 5*connections, audit.OK))
+			stop()
 			require.NoError(t, ctx.Err())
 
-			failed := l.audit(t, standby)
-			t.Logf("%d transactions, %d errors", len(l.told), len(failed))
-			for _, err := range failed {
-				require.ErrorIs(t, err, retrypg.ErrCommitUnknown, "the only error that a failover may cause")
-			}
-			require.LessOrEqual(t, len(failed), connections, "more than what was being committed")
+			report := r.Compare(audit.CountAt(ctx, t, standby.DSN(), audit.Table))
+			report.Check(t)
+			require.Empty(t, report.Of(audit.NotApplied), "what a failover may cause is ErrCommitUnknown")
+			require.LessOrEqual(t, len(report.Of(audit.Unknown)), connections, "more than what was being committed")
 		})
 	}
 }
@@ -73,7 +61,7 @@ func TestWithTxLosesNothingInAFailover(t *testing.T) {
 func TestServerOfTheWrongRoleIsLeft(t *testing.T) {
 	primary, standby := newPair(t, false)
 	ctx := within(t)
-	require.NoError(t, primary.Exec(ctx, "create table entry (id bigint)"))
+	require.NoError(t, primary.Exec(ctx, audit.Schema))
 	require.NoError(t, standby.WaitReplayed(ctx, primary))
 	p := pgt.Proxy(t, standby.Addr())
 
@@ -85,13 +73,13 @@ func TestServerOfTheWrongRoleIsLeft(t *testing.T) {
 			p.CutAll(pgtest.Both, pgtest.FIN)
 			require.NoError(t, db.PingContext(ctx))
 			require.NoError(t, pool.Ping(ctx))
-			err := insert(ctx, 1)
+			err := insert(ctx, "1")
 			require.Equal(t, "25006", retrypg.SQLState(err), "%s: %v", writer, err)
 			require.Equal(t, retrypg.RetryFailover, retrypg.Classify(err).Retry)
 			require.Equal(t, retrypg.OutcomeRolledBack, retrypg.Classify(err).Outcome)
 			opened := p.Stats().Opened
 			p.SetUpstream(primary.Addr())
-			require.NoError(t, insert(ctx, 2), writer)
+			require.NoError(t, insert(ctx, "2"), writer)
 			require.Equal(t, opened+1, p.Stats().Opened, "%s used the connection to the standby again", writer)
 		}
 	})
@@ -104,7 +92,7 @@ func TestServerOfTheWrongRoleIsLeft(t *testing.T) {
 			p.CutAll(pgtest.Both, pgtest.FIN)
 			require.NoError(t, db.PingContext(ctx))
 			require.NoError(t, pool.Ping(ctx))
-			require.NoError(t, writers(db, pool)[writer](ctx, 3))
+			require.NoError(t, writers(db, pool)[writer](ctx, "3"))
 		}
 	})
 }
@@ -114,7 +102,7 @@ func TestAllConnectionsToAServerThatLostItsRoleAreLeftWhenOneFindsItOut(t *testi
 	const connections = 8
 	primary, standby := newPair(t, false)
 	ctx := within(t)
-	require.NoError(t, primary.Exec(ctx, "create table entry (id bigint)"))
+	require.NoError(t, primary.Exec(ctx, audit.Schema))
 	require.NoError(t, standby.WaitReplayed(ctx, primary))
 	for _, writer := range []string{"WithTx", "WithPgxTx"} {
 		t.Run(writer, func(t *testing.T) {
@@ -143,32 +131,16 @@ func TestAllConnectionsToAServerThatLostItsRoleAreLeftWhenOneFindsItOut(t *testi
 			db.SetMaxIdleConns(connections)
 			pool := newPool(t, p.DSN("pool_max_conns=8"), hooks)
 			if writer == "WithTx" {
-				var held []*sql.Conn
-				for range connections {
-					conn, err := db.Conn(ctx)
-					require.NoError(t, err)
-					held = append(held, conn)
-				}
-				for _, conn := range held {
-					require.NoError(t, conn.Close())
-				}
+				fillDB(ctx, t, db, connections)
 			} else {
-				var held []*pgxpool.Conn
-				for range connections {
-					conn, err := pool.Acquire(ctx)
-					require.NoError(t, err)
-					held = append(held, conn)
-				}
-				for _, conn := range held {
-					conn.Release()
-				}
+				fillPool(ctx, t, pool, connections)
 			}
 			insert := writers(db, pool)[writer]
-			require.NoError(t, insert(ctx, 1))
+			require.NoError(t, insert(ctx, "1"))
 			var wg sync.WaitGroup
-			for i := range int64(3 * connections) {
+			for i := range 3 * connections {
 				wg.Go(func() {
-					if err := insert(ctx, i); err != nil {
+					if err := insert(ctx, strconv.Itoa(i)); err != nil {
 						t.Error(err)
 					}
 				})
@@ -236,7 +208,7 @@ func TestRoleIsWaitedFor(t *testing.T) {
 func TestAStatementThatMeetsAStandbyIsRunOnThePrimaryThatTakesItsPlace(t *testing.T) {
 	primary, standby := newPair(t, false)
 	ctx := within(t)
-	require.NoError(t, primary.Exec(ctx, "create table entry (id bigint)"))
+	require.NoError(t, primary.Exec(ctx, audit.Schema))
 	require.NoError(t, standby.WaitReplayed(ctx, primary))
 	p := pgt.Proxy(t, standby.Addr())
 	p.OnMessages(1000, func(m pgtest.Message) bool {
@@ -251,7 +223,7 @@ func TestAStatementThatMeetsAStandbyIsRunOnThePrimaryThatTakesItsPlace(t *testin
 		p.CutAll(pgtest.Both, pgtest.FIN)
 		require.NoError(t, db.PingContext(ctx))
 		require.NoError(t, pool.Ping(ctx))
-		require.NoError(t, writers(db, pool)[writer](ctx, 1), writer)
+		require.NoError(t, writers(db, pool)[writer](ctx, "1"), writer)
 	}
 	n, err := primary.Value(ctx, "select count(*) from entry")
 	require.NoError(t, err)

@@ -14,20 +14,6 @@ import (
 	"github.com/retrypg/retrypg/internal/pgtest/pgt"
 )
 
-// fillPool makes n connections of the pool, all of them idle in the end.
-func fillPool(ctx context.Context, t *testing.T, pool *retrypg.Pool, n int) {
-	t.Helper()
-	var held []*pgxpool.Conn
-	for range n {
-		conn, err := pool.Acquire(ctx)
-		require.NoError(t, err)
-		held = append(held, conn)
-	}
-	for _, conn := range held {
-		conn.Release()
-	}
-}
-
 func TestEveryMethodOfThePoolRidesOutARestart(t *testing.T) {
 	c := newCluster(t, pgtest.Options{})
 	ctx := within(t)

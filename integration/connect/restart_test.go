@@ -3,12 +3,12 @@ package connect_test
 import (
 	"context"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/integration/audit"
 	"github.com/retrypg/retrypg/internal/pgtest"
 )
 
@@ -19,29 +19,31 @@ func TestRestartUnderTenBusyConnections(t *testing.T) {
 	for _, name := range []string{"WithTx", "WithPgxTx", "db.Exec", "db.Exec without arguments", "pool.Exec"} {
 		t.Run(name, func(t *testing.T) {
 			ctx := within(t)
-			l := newLedger(t, c)
+			require.NoError(t, c.Exec(ctx, "drop table if exists entry; "+audit.Schema))
+			whole := strings.HasPrefix(name, "With")
+			reading := audit.OfStatement
+			if whole {
+				reading = audit.OfTransaction
+			}
+			r := audit.New(reading)
 			db := open(t, c.DSN())
 			db.SetMaxOpenConns(connections)
 			db.SetMaxIdleConns(connections)
 			pool := newPool(t, c.DSN("pool_max_conns=10"))
-			insert := writers(db, pool)[name]
-			stop := make(chan struct{})
-			var working sync.WaitGroup
-			for range connections {
-				working.Go(func() { l.write(ctx, stop, insert) })
-			}
-			require.NoError(t, l.progress(ctx, 5*connections))
+			stop := r.Start(ctx, connections, writers(db, pool)[name])
+			defer stop()
+			require.NoError(t, r.Await(ctx, 5*connections, audit.OK))
 			for range 2 {
 				require.NoError(t, c.Restart(ctx))
-				require.NoError(t, l.progress(ctx, 5*connections))
+				require.NoError(t, r.Await(ctx, 5*connections, audit.OK))
 			}
-			close(stop)
-			working.Wait()
+			stop()
 			require.NoError(t, ctx.Err())
 
-			failed := l.audit(t, c)
-			t.Logf("%d entries, %d errors", len(l.told), len(failed))
-			if strings.HasPrefix(name, "With") {
+			report := r.Compare(audit.CountAt(ctx, t, c.DSN(), audit.Table))
+			report.Check(t)
+			failed := report.Errors()
+			if whole {
 				require.Empty(t, failed)
 			}
 			require.LessOrEqual(t, len(failed), 2*connections, "more than what was under way")
@@ -57,24 +59,16 @@ func TestIdleConnectionsThatDiedAreExchangedUnseen(t *testing.T) {
 	const connections = 10
 	c := newCluster(t, pgtest.Options{})
 	ctx := within(t)
-	l := newLedger(t, c)
+	require.NoError(t, c.Exec(ctx, audit.Schema))
+	r := audit.New(audit.OfStatement)
 	w := newWatch()
 	db := open(t, c.DSN(), w.option())
 	db.SetMaxIdleConns(connections)
 	pool := newPool(t, c.DSN("pool_max_conns=10"), w.option())
 	fill := func() {
 		t.Helper()
-		var held []func()
-		for range connections {
-			one, err := db.Conn(ctx)
-			require.NoError(t, err)
-			other, err := pool.Acquire(ctx)
-			require.NoError(t, err)
-			held = append(held, func() { require.NoError(t, one.Close()); other.Release() })
-		}
-		for _, f := range held {
-			f()
-		}
+		fillDB(ctx, t, db, connections)
+		fillPool(ctx, t, pool, connections)
 		require.Equal(t, connections, db.Stats().Idle)
 		require.Equal(t, connections, int(pool.Stat().IdleConns()))
 	}
@@ -86,13 +80,10 @@ func TestIdleConnectionsThatDiedAreExchangedUnseen(t *testing.T) {
 			fill()
 			require.NoError(t, stop(ctx))
 			require.NoError(t, c.Start(ctx))
-			id := l.next.Add(1)
-			err := insert(ctx, id)
-			require.NoError(t, err, "%s after %s", name, kill)
-			l.told[id] = err
+			require.NoError(t, r.Write(ctx, insert), "%s after %s", name, kill)
 		}
 	}
-	require.Empty(t, l.audit(t, c))
+	r.Compare(audit.CountAt(ctx, t, c.DSN(), audit.Table)).Check(t)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	require.NotEmpty(t, w.evicted)

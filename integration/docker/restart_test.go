@@ -8,6 +8,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/testcontainers/testcontainers-go/modules/postgres"
+
+	"github.com/retrypg/retrypg/integration/audit"
 )
 
 // workers is the number of concurrent callers in a workload.
@@ -27,16 +29,16 @@ func TestRestartOfTheContainerUnderLoadLosesAndDoublesNothing(t *testing.T) {
 			db.SetMaxOpenConns(workers)
 			load := startWorkload(t, db, workers, startupTime)
 
-			load.await(t, 100, toldOK)
+			load.await(t, 100, audit.OK)
 			end(s, t)
 			s.start(t)
-			load.await(t, 100, toldOK)
+			load.await(t, 100, audit.OK)
 
 			load.finish()
 			require.NoError(t, db.Close())
-			require.Empty(t, load.errors(), "a restart within the callers' deadline is ridden out")
-			require.LessOrEqual(t, load.outcomes(toldUnknown), workers, "each caller has at most one COMMIT under way")
-			load.verify(t, s.dsn())
+			report := load.verify(t, s.dsn())
+			require.Empty(t, report.Of(audit.NotApplied), "a restart within the callers' deadline is ridden out")
+			require.LessOrEqual(t, len(report.Of(audit.Unknown)), workers, "each caller has at most one COMMIT under way")
 		})
 	}
 }

@@ -24,7 +24,7 @@ const poll = 100 * time.Millisecond
 // tables entry, of the writers, and probe.
 type cluster struct {
 	programs   programs
-	guard      *guard
+	guard      *pgtest.Guard
 	stopReaper func()
 	nodes      []*node
 	others     []*process
@@ -40,7 +40,7 @@ type node struct {
 	patroni   *process
 }
 
-const schema = "create table entry (run text not null, id bigint not null); create table probe (way text not null)"
+const schema = "create table entry (run text not null, id text not null); create table probe (way text not null)"
 
 // newCluster starts a cluster and waits until it is healthy. On an error nothing is left behind.
 func newCluster(ctx context.Context) (c *cluster, err error) {
@@ -129,7 +129,7 @@ func (c *cluster) startAll() error {
 }
 
 func (c *cluster) directory(name string) (string, error) {
-	dir := filepath.Join(c.guard.dir, name)
+	dir := filepath.Join(c.guard.Dir(), name)
 	return dir, errors.Join(os.Mkdir(dir, 0o755), pgtest.GiveToServer(dir))
 }
 
@@ -174,7 +174,7 @@ func (c *cluster) thaw(n *node) error { return signalAll(n.dir, syscall.SIGCONT)
 
 // switchover hands the leadership to another node, as an operator does.
 func (c *cluster) switchover(ctx context.Context, from, to *node) error {
-	_, err := run(ctx, filepath.Join(c.guard.dir, "patronictl"), c.programs.patronictl,
+	_, err := run(ctx, filepath.Join(c.guard.Dir(), "patronictl"), c.programs.patronictl,
 		"-c", "ctl.yml", "switchover", "--leader", from.name, "--candidate", to.name, "--force")
 	return err
 }
@@ -184,7 +184,7 @@ func (c *cluster) close() error {
 	if c.stopReaper != nil {
 		c.stopReaper()
 	}
-	err := c.guard.release()
+	err := c.guard.Close()
 	for _, n := range c.nodes {
 		if n.patroni != nil {
 			n.patroni.wait()

@@ -5,7 +5,6 @@ package ha_test
 import (
 	"context"
 	"fmt"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/integration/audit"
 	"github.com/retrypg/retrypg/integration/leak"
 )
 
@@ -145,22 +145,21 @@ func rideOut(t *testing.T, e event) {
 			t.Logf("%s led; without a write were: the cluster %v, HAProxy %v, PgBouncer %v", old.name,
 				probes.cluster.story(), probes.ways[viaHAProxy].story(), probes.ways[viaPgBouncer].story())
 			for _, w := range ways {
-				v, err := w.audit(ctx, conn, run)
+				r, err := w.audit(ctx, conn, run)
 				require.NoError(t, err)
 				library := w.meter.gap()
 				t.Logf("%s: without a success: %v", w.title(), w.meter.story())
-				report = append(report, row{e.name, check.String(), w.title(), v, library.length(), probes.ways[w.path].gap().length(), self.length()})
-				for _, err := range v.failed[:min(len(v.failed), 5)] {
-					t.Errorf("%s: told to the caller: %v", w.title(), err)
+				report = append(report, row{e.name, check.String(), w.title(), r, library.length(), probes.ways[w.path].gap().length(), self.length()})
+				r.Check(t)
+				failed, unknown := r.Of(audit.NotApplied), r.Of(audit.Unknown)
+				for _, e := range failed[:min(len(failed), 5)] {
+					t.Errorf("%s: told to the caller: %v", w.title(), e.Err)
 				}
-				if len(v.wrong) > 0 {
-					t.Errorf("%s: %d writes are not as told:\n%s", w.title(), len(v.wrong), strings.Join(v.wrong[:min(len(v.wrong), 10)], "\n"))
+				for _, e := range unknown[:min(len(unknown), 2)] {
+					t.Logf("%s: %v", w.title(), e.Err)
 				}
-				for _, err := range v.unknownWhy[:min(len(v.unknownWhy), 2)] {
-					t.Logf("%s: %v", w.title(), err)
-				}
-				if most := mayBeUnknown(e, check, w.path); v.unknown > most {
-					t.Errorf("%s: %d commits are unknown, and %d may be", w.title(), v.unknown, most)
+				if most := mayBeUnknown(e, check, w.path); len(unknown) > most {
+					t.Errorf("%s: %d commits are unknown, and %d may be", w.title(), len(unknown), most)
 				}
 				if library.length() > self.length()+slack {
 					t.Errorf("%s: %v without a success, where the cluster took %v", w.title(), library.length(), self.length())

@@ -7,12 +7,14 @@ import (
 	"io"
 	"text/tabwriter"
 	"time"
+
+	"github.com/retrypg/retrypg/integration/audit"
 )
 
 // row is what one way went through in one event.
 type row struct {
 	event, check, way   string
-	verdict             verdict
+	told                *audit.Report
 	library, path, self time.Duration // longest times without a success: of the library, of a probe on its path, of the cluster
 }
 
@@ -33,7 +35,7 @@ func (r rows) print(out io.Writer) {
 	fmt.Fprintln(w, "event\tcommit check\tway\tok\terrors\tunknown\tretrypg\tcluster\tdifference\tpath\tdifference\t")
 	for _, e := range r {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%+d\t%d\t%+d\t\n", e.event, e.check, e.way,
-			e.verdict.ok, len(e.verdict.failed), e.verdict.unknown,
+			len(e.told.Of(audit.OK)), len(e.told.Of(audit.NotApplied)), len(e.told.Of(audit.Unknown)),
 			e.library.Milliseconds(), e.self.Milliseconds(), (e.library - e.self).Milliseconds(),
 			e.path.Milliseconds(), (e.library - e.path).Milliseconds())
 	}

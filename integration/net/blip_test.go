@@ -4,6 +4,7 @@ package net_test
 
 import (
 	"context"
+	"strconv"
 	"sync/atomic"
 	"testing"
 
@@ -35,7 +36,7 @@ func TestAShortOutageCostsNothingButTime(t *testing.T) {
 			heal := f.inject(t, s.Port())
 			callers := make([]*caller, 0, 2*len(ways))
 			for i := range 2 * len(ways) {
-				c := &caller{way: ways[i%len(ways)], moment: idle, handle: h, entry: entry{id: i}, done: make(chan struct{})}
+				c := &caller{way: ways[i%len(ways)], moment: idle, handle: h, entry: entry{id: strconv.Itoa(i)}, done: make(chan struct{})}
 				c.start(ctx)
 				callers = append(callers, c)
 			}

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/integration/audit"
 )
 
 // limit ends what hangs. Nothing takes a fraction of it.
@@ -71,7 +72,7 @@ func (h *handle) fill(ctx context.Context, t *testing.T) {
 // way is a way to write an entry.
 type way struct {
 	name  string
-	whole bool // by WithTx or its like for pgx
+	whole bool // by WithTx or its like for pgx, all of whose errors but one say that nothing was applied
 	write func(ctx context.Context, h *handle, e entry) error
 	// resolve asks what became of a transaction.
 	resolve func(ctx context.Context, h *handle, lost *retrypg.CommitUnknownError) (bool, error)
@@ -79,7 +80,7 @@ type way struct {
 
 // entry is what is to be written.
 type entry struct {
-	id   int
+	id   string
 	hold string
 	// written, if not nil, is called by transactions between their INSERT and their COMMIT.
 	written func()
@@ -90,7 +91,7 @@ const insert = "insert into entry (id, hold) values ($1, $2)"
 // text is insert without arguments: one message, by which the server runs it. With arguments pgx prepares a statement first,
 // and sends the rest when it has the answer.
 func (e entry) text() string {
-	return fmt.Sprintf("insert into entry (id, hold) values (%d, '%s')", e.id, e.hold)
+	return fmt.Sprintf("insert into entry (id, hold) values ('%s', '%s')", e.id, e.hold)
 }
 
 var ways = []way{
@@ -124,6 +125,14 @@ var ways = []way{
 		_, err := h.pool.Exec(ctx, e.text())
 		return err
 	}, nil},
+}
+
+// told says what an error tells of an entry.
+func (w way) told(err error) audit.Told {
+	if w.whole {
+		return audit.OfTransaction(err)
+	}
+	return audit.OfStatement(err)
 }
 
 // caller writes one entry, in one way.

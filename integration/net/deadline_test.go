@@ -4,12 +4,14 @@ package net_test
 
 import (
 	"context"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/integration/audit"
 	"github.com/retrypg/retrypg/integration/leak"
 )
 
@@ -27,7 +29,7 @@ func TestADeadlineEndsACallWhereTheSystemGivesNothingUp(t *testing.T) {
 	begin := func(moment, hold string, h *handle) {
 		for _, w := range ways {
 			c := &caller{way: w, moment: moment, handle: h, bounded: true, done: make(chan struct{})}
-			c.entry = entry{id: len(callers) + 1, hold: hold}
+			c.entry = entry{id: strconv.Itoa(len(callers) + 1), hold: hold}
 			c.start(ctx)
 			callers = append(callers, c)
 		}
@@ -55,7 +57,7 @@ func TestADeadlineEndsACallWhereTheSystemGivesNothingUp(t *testing.T) {
 	for _, c := range callers {
 		// What was sent may arrive late: that is why it was not said to be not applied.
 		require.LessOrEqual(t, there[c.entry.id], 1, "%v", c)
-		if told(c.err, c.whole) == notApplied {
+		if c.told(c.err) == audit.NotApplied {
 			require.Zero(t, there[c.entry.id], "%v", c)
 		}
 	}
@@ -72,7 +74,7 @@ func TestCloseDuringAnOutageEndsWhatConnectsAtOnce(t *testing.T) {
 	h := open(t, s.across(patient...))
 	var callers []*caller
 	for i, w := range ways {
-		c := &caller{way: w, moment: later, handle: h, entry: entry{id: i}, done: make(chan struct{})}
+		c := &caller{way: w, moment: later, handle: h, entry: entry{id: strconv.Itoa(i)}, done: make(chan struct{})}
 		c.start(ctx)
 		callers = append(callers, c)
 	}

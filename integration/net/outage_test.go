@@ -4,6 +4,7 @@ package net_test
 
 import (
 	"context"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/integration/audit"
 	"github.com/retrypg/retrypg/integration/leak"
 )
 
@@ -69,7 +71,7 @@ func newOutage(t *testing.T, f fault) *outage {
 			}
 			for _, bounded := range []bool{false, true} {
 				c := &caller{way: w, moment: moment, handle: h, bounded: bounded, done: make(chan struct{})}
-				c.entry.id = len(o.callers) + 1
+				c.entry.id = strconv.Itoa(len(o.callers) + 1)
 				switch moment {
 				case statement, commit:
 					c.entry.hold = map[string]string{statement: "statement", commit: "commit"}[moment]
@@ -177,12 +179,12 @@ func (o *outage) after(ctx context.Context) {
 	for _, moment := range moments {
 		for _, w := range ways {
 			id++
-			require.NoError(o.t, w.write(ctx, o.handles[moment], entry{id: id}), "%s, %s", moment, w.name)
+			require.NoError(o.t, w.write(ctx, o.handles[moment], entry{id: strconv.Itoa(id)}), "%s, %s", moment, w.name)
 		}
 	}
 	there := o.server.entries(ctx)
 	for i := len(o.callers) + 1; i <= id; i++ {
-		require.Equal(o.t, 1, there[i])
+		require.Equal(o.t, 1, there[strconv.Itoa(i)])
 	}
 	o.t.Logf("%d calls after the outage took %v", id-len(o.callers), time.Since(began).Round(time.Millisecond))
 }
@@ -194,14 +196,14 @@ func (o *outage) judge(ctx context.Context, began, healed time.Time) {
 	note := func(what string, d time.Duration) { latest[what] = max(latest[what], d) }
 	for _, c := range o.callers {
 		o.t.Run(c.String(), func(t *testing.T) {
-			got, n := told(c.err, c.whole), there[c.entry.id]
+			got, n := c.told(c.err), there[c.entry.id]
 			t.Logf("told %s, there %d, %v after the fault began: %v", got, n, c.ended.Sub(began).Round(time.Millisecond), c.err)
 			require.Contains(t, o.wanted(c), ending{got, n}, "%v", c.err)
-			if got == unknown && c.whole {
+			if got == audit.Unknown && c.whole {
 				require.Equal(t, n == 1, resolve(ctx, t, c))
 			}
 			switch late := c.ended.Sub(c.began.Add(deadline)); {
-			case c.bounded && got == unknown && c.whole:
+			case c.bounded && got == audit.Unknown && c.whole:
 				note("after the deadline, of those with a COMMIT", late)
 				require.Less(t, late, commitGrace+slack)
 			case c.bounded:
@@ -226,23 +228,23 @@ func (o *outage) judge(ctx context.Context, began, healed time.Time) {
 
 // ending is what a caller was told, and how often its entry is there.
 type ending struct {
-	told  string
+	told  audit.Told
 	there int
 }
 
 // wanted returns how a caller should have ended: in one of these ways.
 func (o *outage) wanted(c *caller) []ending {
-	lost := ending{unknown, 0} // sent, without an answer
+	lost := ending{audit.Unknown, 0} // sent, without an answer
 	if o.fault.arrives {
 		lost.there = 1
 	}
-	unsent := ending{ok, 1} // at once, or after the outage
+	unsent := ending{audit.OK, 1} // at once, or after the outage
 	if c.bounded {
-		unsent = ending{notApplied, 0}
+		unsent = ending{audit.NotApplied, 0}
 	}
 	switch {
 	case c.moment == statement && !c.whole, c.moment == commit && c.bounded:
-		return []ending{{unknown, 1}}
+		return []ending{{audit.Unknown, 1}}
 	case c.moment == idle && !c.whole:
 		// What was idle for a second is pinged first, and a keepalive probe may have met the reset before.
 		return []ending{lost, unsent}

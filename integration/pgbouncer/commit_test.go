@@ -5,7 +5,6 @@ package pgbouncer_test
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -17,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/integration/audit"
 	"github.com/retrypg/retrypg/internal/pgtest"
 	"github.com/retrypg/retrypg/internal/pgtest/pgt"
 )
@@ -135,15 +135,9 @@ func TestLostCommitIsSettledThroughPgBouncer(t *testing.T) {
 						ctx, cancel := context.WithTimeout(t.Context(), limit)
 						var err error
 						if i%2 == 0 {
-							err = retrypg.WithTx(ctx, db, retrypg.TxOptions{}, func(ctx context.Context, tx *sql.Tx) error {
-								_, err := tx.ExecContext(ctx, insert(id))
-								return err
-							})
+							err = audit.ExecTx(ctx, db, retrypg.TxOptions{}, insert(id))
 						} else {
-							err = retrypg.WithPgxTx(ctx, pool, retrypg.TxOptions{}, func(ctx context.Context, tx pgx.Tx) error {
-								_, err := tx.Exec(ctx, insert(id))
-								return err
-							})
+							err = audit.ExecPgxTx(ctx, pool, retrypg.TxOptions{}, insert(id))
 						}
 						cancel()
 						rule.Release()
@@ -246,42 +240,16 @@ func TestServerThatCrashesBehindPgBouncerIsNotBelieved(t *testing.T) {
 			require.NoError(t, err)
 			defer func() { _ = db.Close() }()
 			db.SetMaxOpenConns(8)
-			var mu sync.Mutex
-			told := map[string]error{}
-			stop := make(chan struct{})
-			var wg sync.WaitGroup
-			var written atomic.Int64
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
-			for worker := range 8 {
-				wg.Go(func() {
-					for i := 0; ; i++ {
-						select {
-						case <-stop:
-							return
-						default:
-						}
-						id := fmt.Sprintf("%d-%d", worker, i)
-						err := retrypg.WithTx(ctx, db, retrypg.TxOptions{}, func(ctx context.Context, tx *sql.Tx) error {
-							_, err := tx.ExecContext(ctx, insert(id))
-							return err
-						})
-						mu.Lock()
-						told[id] = err
-						mu.Unlock()
-						if err == nil {
-							written.Add(1)
-						}
-					}
-				})
-			}
-			goOn := func() {
-				want := written.Load() + 60
-				require.Eventually(t, func() bool { return written.Load() >= want }, time.Minute, time.Millisecond)
-			}
+			record := audit.New(audit.OfTransaction)
+			stop := record.Start(ctx, 8, func(ctx context.Context, id string) error {
+				return audit.ExecTx(ctx, db, retrypg.TxOptions{}, insert(id))
+			})
+			defer stop()
 			const crashes = 12
 			for i := range crashes {
-				goOn()
+				require.NoError(t, record.Await(ctx, 60, audit.OK))
 				if i%2 == 0 {
 					require.NoError(t, b.server.Kill(ctx))
 				} else {
@@ -289,29 +257,18 @@ func TestServerThatCrashesBehindPgBouncerIsNotBelieved(t *testing.T) {
 				}
 				require.NoError(t, b.server.Start(ctx))
 			}
-			goOn()
-			close(stop)
-			wg.Wait()
+			require.NoError(t, record.Await(ctx, 60, audit.OK))
+			stop()
 			b.admin, err = pgx.Connect(ctx, b.server.DSN())
 			require.NoError(t, err)
 			defer func() { _ = b.admin.Close(context.Background()) }()
-			unknown := 0
-			for id, err := range told {
-				n := b.items(id)
-				require.LessOrEqual(t, n, 1, id)
-				switch {
-				case err == nil:
-					require.Equal(t, 1, n, id)
-				case errors.Is(err, retrypg.ErrCommitUnknown):
-					unknown++
-					require.ErrorContains(t, err, "crashed or was restarted since", id)
-				default:
-					require.Zero(t, n, "%s: %v", id, err)
-				}
-			}
-			t.Logf("%d transactions, %d crashes, %d unknown", len(told), crashes, unknown)
-			if check == retrypg.Ledger {
-				require.Zero(t, unknown)
+			there, err := audit.Count(ctx, b.admin, "item")
+			require.NoError(t, err)
+			report := record.Compare(there)
+			report.Check(t)
+			for _, e := range report.Of(audit.Unknown) {
+				require.ErrorContains(t, e.Err, "crashed or was restarted since", e.ID)
+				require.NotEqual(t, retrypg.Ledger, check, "%v", e)
 			}
 		})
 	}

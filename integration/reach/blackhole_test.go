@@ -35,7 +35,7 @@ func blackHole(t *testing.T, k kind, forgotten bool, d time.Duration) *result {
 	if forgotten && k.ours {
 		dsn = p.DSN("retry_statement_timeout=1s")
 	}
-	l := (&load{client: k.open(t, dsn, workers), ledger: newLedger(ctx, t, server)}).start(t, workers)
+	l := (&load{client: k.open(t, dsn, workers), record: newRecord(ctx, t, server)}).start(t, workers)
 	require.NoError(t, l.progress(ctx))
 	require.NoError(t, p.SetAccept(pgtest.AcceptSilent))
 	p.SetFaults(pgtest.Faults{BlackHoleUp: true, BlackHoleDown: true}, pgtest.Existing)

@@ -14,12 +14,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/integration/audit"
 )
 
 // client is one way to write to a database.
 type client struct {
-	// write adds an entry to the ledger, in a transaction.
-	write func(ctx context.Context, id int64) error
+	// write adds an entry to the table, in a transaction.
+	write func(ctx context.Context, id string) error
 	// hold takes a connection out of the pool. release gives it back, as one that is of no use where broken is true.
 	hold func(ctx context.Context) (release func(broken bool), err error)
 }
@@ -49,8 +50,6 @@ var (
 	}
 )
 
-const insertEntry = "insert into entry values ($1)"
-
 func byLedger(open func(*testing.T, string, int) *client) func(*testing.T, string, int) *client {
 	return func(t *testing.T, dsn string, connections int) *client {
 		t.Helper()
@@ -62,11 +61,8 @@ func openRetrypgDB(t *testing.T, dsn string, connections int) *client {
 	t.Helper()
 	db, err := retrypg.OpenDB(dsn)
 	require.NoError(t, err)
-	return newDBClient(t, db, connections, func(ctx context.Context, id int64) error {
-		return retrypg.WithTx(ctx, db, retrypg.TxOptions{}, func(ctx context.Context, tx *sql.Tx) error {
-			_, err := tx.ExecContext(ctx, insertEntry, id)
-			return err
-		})
+	return newDBClient(t, db, connections, func(ctx context.Context, id string) error {
+		return audit.ExecTx(ctx, db, retrypg.TxOptions{}, audit.Insert, id)
 	})
 }
 
@@ -74,12 +70,12 @@ func openPgxDB(t *testing.T, dsn string, connections int) *client {
 	t.Helper()
 	db, err := sql.Open("pgx", dsn)
 	require.NoError(t, err)
-	return newDBClient(t, db, connections, func(ctx context.Context, id int64) error {
+	return newDBClient(t, db, connections, func(ctx context.Context, id string) error {
 		tx, err := db.BeginTx(ctx, nil)
 		if err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, insertEntry, id); err != nil {
+		if _, err := tx.ExecContext(ctx, audit.Insert, id); err != nil {
 			_ = tx.Rollback() // the error of the statement says why
 			return err
 		}
@@ -87,7 +83,7 @@ func openPgxDB(t *testing.T, dsn string, connections int) *client {
 	})
 }
 
-func newDBClient(t *testing.T, db *sql.DB, connections int, write func(context.Context, int64) error) *client {
+func newDBClient(t *testing.T, db *sql.DB, connections int, write func(context.Context, string) error) *client {
 	t.Helper()
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
 	db.SetMaxOpenConns(connections)
@@ -113,11 +109,8 @@ func openRetrypgPool(t *testing.T, dsn string, connections int) *client {
 	pool, err := retrypg.NewPool(t.Context(), fmt.Sprintf("%s&pool_max_conns=%d", dsn, connections))
 	require.NoError(t, err)
 	t.Cleanup(pool.Close)
-	return &client{hold: holder(pool), write: func(ctx context.Context, id int64) error {
-		return retrypg.WithPgxTx(ctx, pool, retrypg.TxOptions{}, func(ctx context.Context, tx pgx.Tx) error {
-			_, err := tx.Exec(ctx, insertEntry, id)
-			return err
-		})
+	return &client{hold: holder(pool), write: func(ctx context.Context, id string) error {
+		return audit.ExecPgxTx(ctx, pool, retrypg.TxOptions{}, audit.Insert, id)
 	}}
 }
 
@@ -126,9 +119,9 @@ func openPgxPool(t *testing.T, dsn string, connections int) *client {
 	pool, err := pgxpool.New(t.Context(), fmt.Sprintf("%s&pool_max_conns=%d", dsn, connections))
 	require.NoError(t, err)
 	t.Cleanup(pool.Close)
-	return &client{hold: holder(pool), write: func(ctx context.Context, id int64) error {
+	return &client{hold: holder(pool), write: func(ctx context.Context, id string) error {
 		return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
-			_, err := tx.Exec(ctx, insertEntry, id)
+			_, err := tx.Exec(ctx, audit.Insert, id)
 			return err
 		})
 	}}

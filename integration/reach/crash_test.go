@@ -11,7 +11,7 @@ import (
 func crash(t *testing.T, k kind) *result {
 	ctx := within(t)
 	server := newServer(t, "crash", nil)
-	l := (&load{client: k.open(t, server.DSN(), workers), ledger: newLedger(ctx, t, server), timeout: timeout}).start(t, workers)
+	l := (&load{client: k.open(t, server.DSN(), workers), record: newRecord(ctx, t, server), timeout: timeout}).start(t, workers)
 	require.NoError(t, l.progress(ctx))
 	require.NoError(t, server.Kill(ctx))
 	began := time.Now()

@@ -10,8 +10,8 @@ import (
 // darkFailover: all processes of the primary are stopped, and the standby, which waits for none, is promoted.
 func darkFailover(t *testing.T, k kind) *result {
 	ctx := within(t)
-	primary, standby := newPair(ctx, t, true)
-	l := (&load{client: k.open(t, eitherOf(primary, standby), workers), ledger: newLedger(ctx, t, primary), timeout: timeout}).start(t, workers)
+	primary, standby := newPair(t, true)
+	l := (&load{client: k.open(t, eitherOf(primary, standby), workers), record: newRecord(ctx, t, primary), timeout: timeout}).start(t, workers)
 	require.NoError(t, l.progress(ctx))
 	require.NoError(t, primary.Freeze())
 	began := time.Now()

@@ -28,8 +28,8 @@ func TestNoConnectionStaysAtAServerThatLostItsRole(t *testing.T) {
 // the primary from the moment in which the standby first refuses to write.
 func demotion(t *testing.T, k kind) *result {
 	ctx := within(t)
-	primary, standby := newPair(ctx, t, false)
-	ledger := newLedger(ctx, t, primary)
+	primary, standby := newPair(t, false)
+	record := newRecord(ctx, t, primary)
 	require.NoError(t, standby.WaitReplayed(ctx, primary))
 	p := pgt.Proxy(t, standby.Addr())
 	var moved atomic.Pointer[time.Time]
@@ -44,7 +44,7 @@ func demotion(t *testing.T, k kind) *result {
 	}, pgtest.Pause())
 	client := k.open(t, p.DSN(), workers)
 	client.fill(ctx, t, workers)
-	l := (&load{client: client, ledger: ledger, timeout: timeout}).start(t, workers)
+	l := (&load{client: client, record: record, timeout: timeout}).start(t, workers)
 	// What does not come back at once never does: the connections are sound.
 	l.allBack(ctx, l.began, 10*time.Second)
 	t0 := l.began
@@ -72,8 +72,8 @@ func TestOldPrimaryThatComesBackAsAStandbyIsNotUsed(t *testing.T) {
 // all connections are lost once more. The times are those of the promotion.
 func switchOver(t *testing.T, k kind) *result {
 	ctx := within(t)
-	primary, standby := newPair(ctx, t, false)
-	l := (&load{client: k.open(t, eitherOf(primary, standby), workers), ledger: newLedger(ctx, t, primary), timeout: timeout}).start(t, workers)
+	primary, standby := newPair(t, false)
+	l := (&load{client: k.open(t, eitherOf(primary, standby), workers), record: newRecord(ctx, t, primary), timeout: timeout}).start(t, workers)
 	require.NoError(t, l.progress(ctx))
 	require.NoError(t, primary.StopFast(ctx)) // it has sent all to its standby then
 	began := time.Now()

@@ -38,11 +38,11 @@ func full(t *testing.T, k kind, outage time.Duration) *result {
 	server := newServer(t, "full", map[string]string{
 		"max_connections": strconv.Itoa(slots), "superuser_reserved_connections": strconv.Itoa(reserved),
 	})
-	ledger := newLedger(ctx, t, server)
+	record := newRecord(ctx, t, server)
 	require.NoError(t, server.Exec(ctx, "create role app login"))
 	leave := occupy(ctx, t, server, slots-reserved)
 	p := pgt.Proxy(t, server.Addr())
-	l := (&load{client: k.open(t, p.DSN("user=app"), fullPool), ledger: ledger, timeout: timeout, once: true}).start(t, callers)
+	l := (&load{client: k.open(t, p.DSN("user=app"), fullPool), record: record, timeout: timeout, once: true}).start(t, callers)
 	time.Sleep(outage) // the number of attempts in this time is the subject
 	attempts, during := p.Stats().Opened, time.Since(l.began)
 	t0 := time.Now()

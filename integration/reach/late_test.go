@@ -21,9 +21,9 @@ func TestServerThatAppearsLaterIsUsedAtOnce(t *testing.T) {
 func appearsLate(t *testing.T, k kind, absence time.Duration) *result {
 	ctx := within(t)
 	server := newServer(t, "late", nil)
-	ledger := newLedger(ctx, t, server)
+	record := newRecord(ctx, t, server)
 	require.NoError(t, server.StopFast(ctx))
-	l := (&load{client: k.open(t, server.DSN(), workers), ledger: ledger, timeout: 30 * time.Second, once: true}).start(t, 1)
+	l := (&load{client: k.open(t, server.DSN(), workers), record: record, timeout: 30 * time.Second, once: true}).start(t, 1)
 	time.Sleep(absence) // the caller's situation: its waits have grown
 	began := time.Now()
 	require.NoError(t, server.Start(ctx))

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/retrypg/retrypg/integration/audit"
 )
 
 const (
@@ -37,7 +39,7 @@ type call struct {
 // load is callers that write, and what they were told.
 type load struct {
 	client  *client
-	ledger  *ledger
+	record  *audit.Record
 	timeout time.Duration // of each call; 0 for none
 	once    bool          // each caller writes one entry, in place of one after the other
 
@@ -102,9 +104,7 @@ func (l *load) call(ctx context.Context, i int, wanted time.Time) error {
 		ctx, cancel = context.WithTimeout(ctx, l.timeout)
 		defer cancel()
 	}
-	id := l.ledger.next.Add(1)
-	err := l.client.write(ctx, id)
-	l.ledger.note(id, err)
+	err := l.record.Write(ctx, l.client.write)
 	if all.Err() != nil {
 		return err // it was hanging, and the measurement is over, also where the end of the call has brought it a success
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/integration/audit"
 	"github.com/retrypg/retrypg/internal/pgtest"
 )
 
@@ -24,7 +25,7 @@ type result struct {
 	count         int           // attempts to connect in all, during the outage
 	p50, p99      time.Duration // from when an entry was wanted until it was told to be there
 	perSecond     float64       // entries that were told to be there
-	wrong         wrong
+	report        *audit.Report
 }
 
 // judge stops the load, and says what it has seen: since t0, where the outage ended, and in all.
@@ -43,7 +44,7 @@ func (l *load) judge(ctx context.Context, t *testing.T, t0 time.Time, server *pg
 			}
 		}
 	}
-	r.wrong = l.ledger.audit(ctx, t, server)
+	r.report = l.record.Compare(audit.CountAt(ctx, t, server.DSN(), audit.Table))
 	return r
 }
 
@@ -92,9 +93,7 @@ func (r *result) unknown() (n int) {
 // sound requires that what was told of each entry is true.
 func (r *result) sound(t *testing.T) {
 	t.Helper()
-	require.Empty(t, r.wrong.lost, "told to be there, and not there")
-	require.Empty(t, r.wrong.duplicated, "there more than once")
-	require.Empty(t, r.wrong.falsely, "told not to be applied, and there")
+	r.report.Check(t)
 }
 
 // untold requires that no caller was told of an error.

@@ -2,12 +2,14 @@ package reach_test
 
 import (
 	"context"
+	"maps"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/retrypg/retrypg/integration/audit"
 	"github.com/retrypg/retrypg/integration/leak"
 	"github.com/retrypg/retrypg/internal/pgtest"
 	"github.com/retrypg/retrypg/internal/pgtest/pgt"
@@ -44,25 +46,28 @@ func each(t *testing.T, kinds []kind, f func(t *testing.T, k kind)) {
 // newServer starts a server whose log has times that can be read.
 func newServer(t *testing.T, name string, settings map[string]string) *pgtest.Cluster {
 	t.Helper()
-	all := map[string]string{"log_timezone": "UTC"}
-	for k, v := range settings {
-		all[k] = v
-	}
-	return pgt.New(t, pgtest.Options{Name: name, Settings: all})
+	return pgt.New(t, readable(pgtest.Options{Name: name, Settings: settings}))
 }
 
-// newPair starts a primary and a standby. With synchronous replication nothing that was told to be committed can be lost
-// by a failover.
-func newPair(ctx context.Context, t *testing.T, synchronous bool) (primary, standby *pgtest.Cluster) {
+// newPair starts two such servers, a primary and its standby.
+func newPair(t *testing.T, synchronous bool) (primary, standby *pgtest.Cluster) {
 	t.Helper()
-	primary = newServer(t, "one", nil)
-	standby = pgt.Standby(t, primary, pgtest.Options{Name: "two"})
-	require.NoError(t, primary.WaitStreaming(ctx, "two"))
-	if synchronous {
-		require.NoError(t, primary.Set(ctx, "synchronous_standby_names", "two"))
-		require.NoError(t, primary.WaitUntil(ctx, "exists (select from pg_stat_replication where sync_state = 'sync')"))
-	}
-	return primary, standby
+	return pgt.Pair(t, readable(pgtest.Options{}), synchronous)
+}
+
+// readable makes the times in a server's log such that they can be read.
+func readable(opts pgtest.Options) pgtest.Options {
+	settings := map[string]string{"log_timezone": "UTC"}
+	maps.Copy(settings, opts.Settings)
+	opts.Settings = settings
+	return opts
+}
+
+// newRecord makes the table of entries, and a record of what is told of them.
+func newRecord(ctx context.Context, t *testing.T, c *pgtest.Cluster) *audit.Record {
+	t.Helper()
+	require.NoError(t, c.Exec(ctx, audit.Schema))
+	return audit.New(audit.OfStatement) // as clients are compared that know no ErrCommitUnknown
 }
 
 // eitherOf returns a connection string to that of the two which takes writes.

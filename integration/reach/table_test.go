@@ -21,7 +21,7 @@ func (r row) cells() []string {
 		told += len(one.told)
 		demoted += one.toldOf("25006")
 		unknown += one.unknown()
-		untrue += one.wrong.count()
+		untrue += len(one.report.Wrong())
 		missing += one.callers - one.back
 	}
 	all := duration(median(r, func(one *result) time.Duration { return one.all }))

@@ -31,7 +31,7 @@ func waiters(t *testing.T, k kind, timeout, outage time.Duration) *result {
 	ctx := within(t)
 	server := newServer(t, "away", nil)
 	client := k.open(t, server.DSN(), connections)
-	l := &load{client: client, ledger: newLedger(ctx, t, server), timeout: timeout, once: true}
+	l := &load{client: client, record: newRecord(ctx, t, server), timeout: timeout, once: true}
 	held := client.holdAll(ctx, t, connections)
 	require.NoError(t, server.StopImmediate(ctx))
 	l.start(t, connections)

@@ -2,7 +2,6 @@ package soak_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/integration/audit"
 )
 
 const (
@@ -28,64 +28,22 @@ const schema = `
 	create table list (key int not null, pos bigint generated always as identity, val text not null);
 	create index on list (key);`
 
-// verdicts of what a caller was told.
-const (
-	ok         = "ok"
-	notApplied = "not applied"
-	unknown    = "unknown"
-)
-
-// history is what was told about each write, and what was read.
+// history is what was told about each write, by the id of a transfer or of an append, and what was read.
 type history struct {
+	*audit.Record
 	mu     sync.Mutex
-	told   map[string]string // by the id of a transfer, or of an append
-	why    []string          // of errors
-	reads  map[int][]string  // of a list: the longest read, joined
-	counts map[string]int
-	checks map[string]int // by outcome
-	wrong  []string
-	more   chan struct{} // closed, and replaced, when another write was told ok
+	reads  map[int][]string // of a list, joined
+	checks map[string]int   // by outcome
 }
 
 func newHistory() *history {
-	return &history{told: map[string]string{}, reads: map[int][]string{}, counts: map[string]int{}, checks: map[string]int{}, more: make(chan struct{})}
-}
-
-// note notes what was told. allowed says whether an unknown is one that the contract allows.
-func (h *history) note(id string, err error, allowed func(*retrypg.CommitUnknownError) bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	word := ok
-	var lost *retrypg.CommitUnknownError
-	switch {
-	case err == nil:
-		close(h.more)
-		h.more = make(chan struct{})
-	case errors.As(err, &lost):
-		word = unknown
-		h.why = append(h.why, id+": "+err.Error())
-		if !allowed(lost) {
-			h.wrong = append(h.wrong, id+" is unknown for no reason that the contract has: "+err.Error())
-		}
-	default:
-		word = notApplied
-		h.why = append(h.why, id+": "+err.Error())
-	}
-	h.told[id] = word
-	h.counts[word]++
+	return &history{Record: audit.New(audit.OfTransaction), reads: map[int][]string{}, checks: map[string]int{}}
 }
 
 func (h *history) check(outcome string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.checks[outcome]++
-}
-
-// applied returns how many writes were told ok, and what is closed when there is another one.
-func (h *history) applied() (n int, more <-chan struct{}) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.counts[ok], h.more
 }
 
 // read notes what a transaction that committed has read of a list.
@@ -95,65 +53,46 @@ func (h *history) read(key int, values []string) {
 	h.reads[key] = append(h.reads[key], strings.Join(values, ","))
 }
 
-// audit compares what was told with what is there.
-func (h *history) audit(ctx context.Context, t *testing.T, conn *pgx.Conn) {
+// audit compares what was told with what is there. allowed says whether an unknown is one that the contract allows.
+func (h *history) audit(ctx context.Context, t *testing.T, conn *pgx.Conn, allowed func(*retrypg.CommitUnknownError) bool) *audit.Report {
 	t.Helper()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	there := map[string]int{}
-	final := map[int][]string{}
-	count := func(sql string, key bool) {
-		rows, err := conn.Query(ctx, sql)
-		require.NoError(t, err)
-		var k int
-		var id string
-		_, err = pgx.ForEachRow(rows, []any{&k, &id}, func() error {
-			there[id]++
-			if key {
-				final[k] = append(final[k], id)
-			}
-			return nil
-		})
-		require.NoError(t, err)
-	}
-	count("select 0, id from transfer", false)
-	count("select key, val from list order by key, pos", true)
-	unknownThere := 0
-	for id, word := range h.told {
-		switch n := there[id]; {
-		case n > 1:
-			h.wrong = append(h.wrong, fmt.Sprintf("%s was told %s and is there %d times", id, word, n))
-		case word == ok && n == 0:
-			h.wrong = append(h.wrong, id+" was told ok and is not there")
-		case word == notApplied && n > 0:
-			h.wrong = append(h.wrong, id+" was told not applied and is there")
-		case word == unknown:
-			unknownThere += n
+	there, err := audit.Count(ctx, conn, "(select id from transfer union all select val from list) as written")
+	require.NoError(t, err)
+	report := h.Compare(there)
+	report.Check(t)
+	var wrong []string
+	for _, e := range report.Of(audit.Unknown) {
+		var lost *retrypg.CommitUnknownError
+		require.ErrorAs(t, e.Err, &lost)
+		if !allowed(lost) {
+			wrong = append(wrong, e.ID+" is unknown for no reason that the contract has: "+e.Err.Error())
 		}
-		delete(there, id)
 	}
-	for id := range there {
-		h.wrong = append(h.wrong, id+" is there and nobody was told")
-	}
+	final := map[int][]string{}
+	rows, err := conn.Query(ctx, "select key, val from list order by key, pos")
+	require.NoError(t, err)
+	var key int
+	var val string
+	_, err = pgx.ForEachRow(rows, []any{&key, &val}, func() error { final[key] = append(final[key], val); return nil })
+	require.NoError(t, err)
 	for key, reads := range h.reads {
 		whole := strings.Join(final[key], ",")
 		for _, read := range reads {
 			if !strings.HasPrefix(whole+",", read+",") && read != "" {
-				h.wrong = append(h.wrong, fmt.Sprintf("list %d: what was read is no prefix of what it became: %s", key, read))
+				wrong = append(wrong, fmt.Sprintf("list %d: what was read is no prefix of what it became: %s", key, read))
 			}
 		}
 	}
 	var sum int
 	require.NoError(t, conn.QueryRow(ctx, "select sum(amount) from account").Scan(&sum))
 	if sum != accounts*balance {
-		h.wrong = append(h.wrong, fmt.Sprintf("the accounts hold %d in place of %d", sum, accounts*balance))
+		wrong = append(wrong, fmt.Sprintf("the accounts hold %d in place of %d", sum, accounts*balance))
 	}
-	t.Logf("told: %d ok, %d not applied, %d unknown (of which %d are there)", h.counts[ok], h.counts[notApplied], h.counts[unknown], unknownThere)
-	if len(h.wrong) > 0 {
-		for _, why := range h.why[:min(len(h.why), 50)] {
-			t.Log(why)
-		}
-		slices.Sort(h.wrong)
-		t.Errorf("%d things are not as told:\n%s", len(h.wrong), strings.Join(h.wrong[:min(len(h.wrong), 30)], "\n"))
+	if len(wrong) > 0 {
+		slices.Sort(wrong)
+		t.Errorf("%d things are not as they should be:\n%s", len(wrong), strings.Join(wrong[:min(len(wrong), 30)], "\n"))
 	}
+	return report
 }

@@ -140,7 +140,7 @@ func appendTo(ctx context.Context, r runner, rnd *rand.Rand, id string, h *histo
 }
 
 // work writes until stop, and notes what it is told.
-func work(ctx context.Context, stop <-chan struct{}, r runner, seed uint64, name string, h *history, allowed func(*retrypg.CommitUnknownError) bool) {
+func work(ctx context.Context, stop <-chan struct{}, r runner, seed uint64, name string, h *history) {
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	for i := 0; ; i++ {
 		select {
@@ -152,9 +152,9 @@ func work(ctx context.Context, stop <-chan struct{}, r runner, seed uint64, name
 		}
 		id := fmt.Sprintf("%s-%s-%d", name, r.name, i)
 		if rnd.IntN(4) > 0 {
-			h.note(id, transfer(ctx, r, rnd, id), allowed)
+			h.Note(id, transfer(ctx, r, rnd, id))
 		} else {
-			h.note(id, appendTo(ctx, r, rnd, id, h), allowed)
+			h.Note(id, appendTo(ctx, r, rnd, id, h))
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/integration/audit"
 	"github.com/retrypg/retrypg/integration/leak"
 	"github.com/retrypg/retrypg/internal/pgtest"
 	"github.com/retrypg/retrypg/internal/pgtest/pgt"
@@ -127,10 +128,8 @@ func crash(t *testing.T, ctx context.Context, cluster *pgtest.Cluster, b *bank) 
 	const rounds, between = 2, 50
 	for range rounds {
 		for _, fault := range faults {
-			select {
-			case <-b.more(between):
-			case <-ctx.Done():
-				t.Errorf("before %s: transfers do not go on: %v", fault.name, context.Cause(ctx)) // not Fatal: the workers must be stopped
+			if err := b.Await(ctx, between, audit.OK); err != nil {
+				t.Errorf("before %s: transfers do not go on: %v", fault.name, err) // not Fatal: the workers must be stopped
 				return
 			}
 			if err := fault.do(ctx, cluster); err != nil {
@@ -139,9 +138,7 @@ func crash(t *testing.T, ctx context.Context, cluster *pgtest.Cluster, b *bank) 
 			}
 		}
 	}
-	select {
-	case <-b.more(between):
-	case <-ctx.Done():
-		t.Errorf("after the last crash: transfers do not go on: %v", context.Cause(ctx))
+	if err := b.Await(ctx, between, audit.OK); err != nil {
+		t.Errorf("after the last crash: transfers do not go on: %v", err)
 	}
 }

@@ -16,6 +16,7 @@ type Identity struct {
 	Epoch    Epoch
 	PID      uint32 // of the server process
 	Standby  bool   // the server is in recovery
+	ReadOnly bool   // transactions of the session are READ ONLY unless they say otherwise, as all are in recovery
 }
 
 // Known reports whether the server said who it is.
@@ -77,9 +78,9 @@ const (
 		" (extract(epoch from pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint, pg_catalog.pg_last_wal_replay_lsn(), "
 	// PostgreSQL discards its statistics after a crash since 15. Before, this asks a process of its own, which is slow.
 	statsColumn   = "(extract(epoch from pg_catalog.pg_stat_get_bgwriter_stat_reset_time()) * 1000000)::bigint"
-	systemColumn  = ", (select system_identifier from pg_catalog.pg_control_system())"
+	systemColumns = ", (select system_identifier from pg_catalog.pg_control_system()), pg_catalog.current_setting('transaction_read_only')"
 	epochWidth    = 6
-	identityWidth = epochWidth + 1
+	identityWidth = epochWidth + 2
 )
 
 // epoch is the list of the columns that scanEpoch reads.
@@ -91,7 +92,7 @@ func (v Version) epoch() string {
 }
 
 // identity is the list of the columns that scan reads.
-func (v Version) identity() string { return v.epoch() + systemColumn }
+func (v Version) identity() string { return v.epoch() + systemColumns }
 
 // xid is the expression for the id of the current transaction, which it assigns.
 func (v Version) xid() string {
@@ -159,7 +160,7 @@ func (id *Identity) scan(values [][]byte) error {
 	if err := id.scanEpoch(values[:epochWidth]); err != nil {
 		return err
 	}
-	id.System = text(values[epochWidth])
+	id.System, id.ReadOnly = text(values[epochWidth]), text(values[epochWidth+1]) == "on"
 	return nil
 }
 

@@ -4,5 +4,5 @@ package pgtest
 func WatchdogPID() int {
 	owned.mu.Lock()
 	defer owned.mu.Unlock()
-	return owned.watchdog.Process.Pid
+	return owned.guard.watchdog.Process.Pid
 }

@@ -16,7 +16,7 @@ import (
 
 // Standby makes a cluster that streams from this one, starts it and waits until it answers queries. Settings, HBA, TLS
 // and the installation are taken over from this cluster; opts.Settings are added, and opts.HBA replaces. Replication
-// is asynchronous until the standby's name is put into synchronous_standby_names.
+// is asynchronous until the standby's name is put into synchronous_standby_names, as Synchronize does.
 func (c *Cluster) Standby(ctx context.Context, opts Options) (*Cluster, error) {
 	if c.opts.Namespace != "" || opts.Namespace != "" {
 		return nil, errors.New("a standby cannot be made in or from a network namespace")
@@ -187,6 +187,15 @@ func (c *Cluster) WaitReplayed(ctx context.Context, primary *Cluster) error {
 		return err
 	}
 	return c.WaitUntil(ctx, "pg_last_wal_replay_lsn() >= '"+lsn+"'::pg_lsn")
+}
+
+// Synchronize makes every COMMIT of this primary wait for the standby of that name from now on, which must be there.
+func (c *Cluster) Synchronize(ctx context.Context, name string) error {
+	if err := c.Set(ctx, "synchronous_standby_names", name); err != nil {
+		return err
+	}
+	return c.WaitUntil(ctx, "exists (select from pg_stat_replication where sync_state = 'sync' and application_name = '"+
+		strings.ReplaceAll(name, "'", "''")+"')")
 }
 
 // WaitStreaming waits until this primary has a standby of that name that has caught up with it.

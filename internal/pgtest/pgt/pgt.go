@@ -56,6 +56,26 @@ func Standby(t testing.TB, primary *pgtest.Cluster, opts pgtest.Options) *pgtest
 	return c
 }
 
+// Pair starts a primary, "one", and a standby of it, "two", both closed when the test ends. With synchronous replication
+// nothing that was told to be committed can be lost by a failover.
+func Pair(t testing.TB, opts pgtest.Options, synchronous bool) (primary, standby *pgtest.Cluster) {
+	t.Helper()
+	opts.Name = "one"
+	primary = New(t, opts)
+	standby = Standby(t, primary, pgtest.Options{Name: "two"})
+	ctx, cancel := context.WithTimeout(t.Context(), Timeout)
+	defer cancel()
+	if err := primary.WaitStreaming(ctx, standby.Name()); err != nil {
+		t.Fatalf("wait for the standby: %v", err)
+	}
+	if synchronous {
+		if err := primary.Synchronize(ctx, standby.Name()); err != nil {
+			t.Fatalf("make the replication synchronous: %v", err)
+		}
+	}
+	return primary, standby
+}
+
 func cleanUp(t testing.TB, c *pgtest.Cluster) {
 	t.Cleanup(func() {
 		err := c.Close()

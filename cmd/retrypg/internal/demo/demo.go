@@ -10,6 +10,9 @@ import (
 	"io"
 	"sync"
 	"time"
+
+	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/cmd/retrypg/internal/terminal"
 )
 
 // The zero values of Options mean these.
@@ -32,6 +35,9 @@ type Options struct {
 	Seed     uint64        // which accounts and amounts the transfers have; the timing is not repeatable
 	Screen   *Screen       // shows progress; nil: nothing is shown
 	Log      io.Writer     // receives the logs of the servers; nil: nothing does
+
+	// Retrypg are options of the program that runs through retrypg, such as where its telemetry goes.
+	Retrypg []retrypg.Option
 }
 
 func (o Options) withDefaults() (Options, error) {
@@ -42,7 +48,7 @@ func (o Options) withDefaults() (Options, error) {
 		o.Workers = DefaultWorkers
 	}
 	if o.Screen == nil {
-		o.Screen = NewScreen(io.Discard, Look{})
+		o.Screen = NewScreen(io.Discard, terminal.Look{})
 	}
 	if o.Duration < MinDuration {
 		return o, fmt.Errorf("duration %v is too short: give at least %v", o.Duration, MinDuration)
@@ -80,7 +86,7 @@ func Run(ctx context.Context, opts Options) (report *Report, err error) {
 	defer func() { err = errors.Join(err, st.close()) }()
 	screen.servers(st)
 
-	all, err := openPrograms(st)
+	all, err := openPrograms(st, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +95,8 @@ func Run(ctx context.Context, opts Options) (report *Report, err error) {
 	load := startLoad(ctx, all, opts)
 	defer load.stop()
 	stopShowing := screen.follow(load)
-	err = runSchedule(ctx, st, load, screen, opts.Duration)
+	notes := &journal{began: load.began}
+	err = runSchedule(ctx, st, load, screen, notes, opts.Duration)
 	stopShowing()
 	if err != nil {
 		return nil, err
@@ -97,7 +104,12 @@ func Run(ctx context.Context, opts Options) (report *Report, err error) {
 	if err := load.drain(ctx, drainTimeout); err != nil {
 		return nil, err
 	}
-	return audit(ctx, st, all, opts)
+	report, err = audit(ctx, st, all, opts)
+	if err != nil {
+		return nil, err
+	}
+	report.Timeline = notes.timeline(load)
+	return report, nil
 }
 
 // pause waits for d or until ctx is done.

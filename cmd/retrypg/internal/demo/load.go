@@ -28,6 +28,8 @@ type load struct {
 	conflicts atomic.Bool   // transfers seek conflicts: few accounts, no lock order, half of them SERIALIZABLE
 	enough    chan struct{} // closed when no new transfer is to begin
 	once      sync.Once
+	began     time.Time
+	ended     time.Time          // when drain was called
 	cancel    context.CancelFunc // ends the transfers that are running
 	workers   sync.WaitGroup
 }
@@ -35,10 +37,9 @@ type load struct {
 // startLoad starts the workers of all programs. They ask for transfers until drain or stop.
 func startLoad(ctx context.Context, all programs, opts Options) *load {
 	ctx, cancel := context.WithCancel(ctx)
-	l := &load{programs: all, enough: make(chan struct{}), cancel: cancel}
-	now := time.Now()
+	l := &load{programs: all, enough: make(chan struct{}), cancel: cancel, began: time.Now()}
 	for _, p := range all {
-		p.tally.begin(now)
+		p.tally.begin(l.began)
 		p.db.SetMaxOpenConns(opts.Workers)
 		p.db.SetMaxIdleConns(opts.Workers)
 		for n := range opts.Workers {
@@ -73,8 +74,10 @@ func (l *load) work(ctx context.Context, p *program, rng *rand.Rand) {
 func moveWithin(ctx context.Context, p *program, t transfer) error {
 	ctx, cancel := context.WithTimeout(ctx, transferTimeout)
 	defer cancel()
+	asked := time.Now()
 	err := p.move(ctx, p.db, t)
-	p.tally.tell(t.id, err, time.Now())
+	now := time.Now()
+	p.tally.tell(t.id, err, now, now.Sub(asked))
 	return err
 }
 
@@ -122,9 +125,9 @@ func (s scores) since(before scores) scores {
 // drain lets the transfers that are running end, and begins no new ones.
 func (l *load) drain(ctx context.Context, timeout time.Duration) error {
 	l.once.Do(func() { close(l.enough) })
-	now := time.Now()
+	l.ended = time.Now()
 	for _, p := range l.programs {
-		p.tally.end(now)
+		p.tally.end(l.ended)
 	}
 	done := make(chan struct{})
 	go func() { l.workers.Wait(); close(done) }()

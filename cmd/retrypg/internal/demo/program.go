@@ -14,12 +14,19 @@ import (
 
 // programKinds are the three programs, in the order in which they are shown.
 var programKinds = [...]struct {
-	name, database, driver string
-	move                   func(context.Context, *sql.DB, transfer) error
+	name, database string
+	open           func(dsn string, opts Options) (*sql.DB, error)
+	move           func(context.Context, *sql.DB, transfer) error
 }{
-	{"pgx", "bank_pgx", "pgx", moveOnce},
-	{"pgx + loop", "bank_loop", "pgx", moveInLoop},
-	{"retrypg", "bank_retrypg", retrypg.DriverName, moveWithTx},
+	{"pgx", "bank_pgx", openPgx, moveOnce},
+	{"pgx + loop", "bank_loop", openPgx, moveInLoop},
+	{"retrypg", "bank_retrypg", openRetrypg, moveWithTx},
+}
+
+func openPgx(dsn string, _ Options) (*sql.DB, error) { return sql.Open("pgx", dsn) }
+
+func openRetrypg(dsn string, opts Options) (*sql.DB, error) {
+	return retrypg.OpenDB(dsn, opts.Retrypg...)
 }
 
 // retrypgProgram is the index of the program that runs through retrypg.
@@ -36,9 +43,9 @@ type program struct {
 // programs are all of them, in the order of programKinds.
 type programs [len(programKinds)]*program
 
-func openPrograms(st *stage) (all programs, err error) {
+func openPrograms(st *stage, opts Options) (all programs, err error) {
 	for i, kind := range programKinds {
-		db, err := sql.Open(kind.driver, st.lanes[i].dsn())
+		db, err := kind.open(st.lanes[i].dsn(), opts)
 		if err != nil {
 			return all, errors.Join(err, all.close())
 		}

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 )
 
@@ -16,6 +15,8 @@ type Report struct {
 	Seed       uint64  `json:"seed"`
 	Kept       bool    `json:"kept"` // Check found nothing
 	Programs   []Row   `json:"programs"`
+
+	Timeline *Timeline `json:"-"` // what was told when; nil where the report was not made by Run
 }
 
 // Row is the result of one program. All numbers are transfers where nothing else is said.
@@ -67,98 +68,17 @@ func (r *Report) Check() []string {
 	return broken
 }
 
+// Finding says in a sentence whether retrypg kept what it promises.
+func (r *Report) Finding() string {
+	if broken := r.Check(); len(broken) > 0 {
+		return "retrypg broke its promise: " + strings.Join(broken, ", ")
+	}
+	return "retrypg lost nothing, duplicated nothing, and denied nothing that was applied."
+}
+
 // WriteJSON writes the report as one JSON object.
 func (r *Report) WriteJSON(w io.Writer) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	return enc.Encode(r)
-}
-
-// mark says whether a number of the table is good or bad.
-type mark uint8
-
-const (
-	plain mark = iota
-	good
-	bad
-)
-
-// line is one line of the table.
-type line struct {
-	label, note string
-	value       func(Row) (string, mark)
-}
-
-var table = []line{
-	{"asked for", "", number(func(r Row) int { return r.Asked })},
-	{"told ok", "", number(func(r Row) int { return r.OK })},
-	{"told error", "", number(func(r Row) int { return r.Errors })},
-	{"told unknown", "COMMIT sent, answer lost", number(func(r Row) int { return r.Unknown })},
-	{"  of these applied", "", number(func(r Row) int { return r.UnknownApplied })},
-	{"lost", "told ok, not in ledger", zero(func(r Row) int { return r.Lost })},
-	{"duplicated", "in ledger more than once", zero(func(r Row) int { return r.Duplicated })},
-	{"false errors", "told error, in ledger", zero(func(r Row) int { return r.FalseErrors })},
-	{"accounts off", "balance is not as told", zero(func(r Row) int { return r.AccountsOff })},
-	{"longest gap", "without a success", func(r Row) (string, mark) { return fmt.Sprintf("%.1f s", r.LongestGap), plain }},
-}
-
-func number(f func(Row) int) func(Row) (string, mark) {
-	return func(r Row) (string, mark) { return grouped(f(r)), plain }
-}
-
-// zero is a number that should be 0.
-func zero(f func(Row) int) func(Row) (string, mark) {
-	return func(r Row) (string, mark) {
-		if n := f(r); n != 0 {
-			return grouped(n), bad
-		}
-		return "0", good
-	}
-}
-
-// Write writes the table for people, at most 80 columns wide.
-func (r *Report) Write(w io.Writer, look Look) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, "\n%-*s", tableLabel, "transfers")
-	for _, row := range r.Programs {
-		fmt.Fprintf(&b, "%*s", tableColumn, row.Name)
-	}
-	b.WriteString("\n")
-	rule := strings.Repeat("-", tableLabel+tableColumn*len(r.Programs)) + "\n"
-	b.WriteString(rule)
-	for _, l := range table {
-		if l.label == "lost" {
-			b.WriteString(rule)
-		}
-		fmt.Fprintf(&b, "%-*s", tableLabel, l.label)
-		for _, row := range r.Programs {
-			text, m := l.value(row)
-			b.WriteString(strings.Repeat(" ", max(1, tableColumn-len(text))))
-			b.WriteString(look.mark(text, m))
-		}
-		if l.note != "" {
-			b.WriteString("  " + look.dim(l.note))
-		}
-		b.WriteString("\n")
-	}
-	if len(r.Check()) == 0 {
-		b.WriteString("\nretrypg lost nothing, duplicated nothing, and denied nothing that was applied.\n")
-	}
-	_, err := io.WriteString(w, b.String())
-	return err
-}
-
-// Widths of the table's columns: with the notes it has 80 in all.
-const (
-	tableLabel  = 18
-	tableColumn = 12
-)
-
-// grouped writes a number with its thousands apart.
-func grouped(n int) string {
-	s := strconv.Itoa(n)
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/cmd/retrypg/internal/terminal"
 )
 
 // toldOf returns the row of a program that was asked for transfers of 10 from account 0 to account 1, told these errors
@@ -19,7 +20,7 @@ func toldOf(errs []error, times map[int64]int64, moved int64) Row {
 	t := newTally()
 	for _, err := range errs {
 		asked := t.ask(transfer{from: 0, to: 1, amount: 10})
-		t.tell(asked.id, err, time.Time{})
+		t.tell(asked.id, err, time.Time{}, 0)
 	}
 	return t.compare(times, map[int64]int64{0: initialBalance - moved, 1: initialBalance + moved, 2: initialBalance})
 }
@@ -78,7 +79,7 @@ func TestOnlyWhatRetrypgDidDecides(t *testing.T) {
 func TestTheTableFitsAStandardTerminal(t *testing.T) {
 	var b strings.Builder
 	report := reportOf(Row{OK: 1_234_567, Balanced: true, LongestGap: 123.4})
-	require.NoError(t, report.Write(&b, Look{}))
+	require.NoError(t, report.Write(&b, terminal.Look{}))
 	for _, line := range strings.Split(b.String(), "\n") {
 		require.LessOrEqual(t, len(line), 80, line)
 	}
@@ -89,10 +90,10 @@ func TestTheTableFitsAStandardTerminal(t *testing.T) {
 func TestColoursDoNotMoveTheColumns(t *testing.T) {
 	var with, without strings.Builder
 	report := reportOf(Row{OK: 1, Balanced: true})
-	require.NoError(t, report.Write(&without, Look{}))
-	require.NoError(t, report.Write(&with, Look{Color: true}))
+	require.NoError(t, report.Write(&without, terminal.Look{}))
+	require.NoError(t, report.Write(&with, terminal.Look{Color: true}))
 	plain := with.String()
-	for _, s := range []string{sgrReset, sgrBold, sgrDim, sgrRed, sgrGreen} {
+	for _, s := range terminal.Sequences() {
 		plain = strings.ReplaceAll(plain, s, "")
 	}
 	require.NotEqual(t, with.String(), plain)
@@ -114,7 +115,7 @@ func TestTheLongestGapIsThatWithoutASuccess(t *testing.T) {
 	tl := newTally()
 	tl.begin(at(0))
 	tl.enter("first")
-	tell := func(err error, s int) { tl.tell(tl.ask(transfer{to: 1}).id, err, at(s)) }
+	tell := func(err error, s int) { tl.tell(tl.ask(transfer{to: 1}).id, err, at(s), 0) }
 	tell(nil, 1)
 	tl.enter("second")
 	tell(nil, 2)
@@ -125,10 +126,4 @@ func TestTheLongestGapIsThatWithoutASuccess(t *testing.T) {
 	row := tl.compare(nil, nil)
 	require.InDelta(t, 4, row.LongestGap, 0)
 	require.Equal(t, "second", row.GapIn)
-}
-
-func TestNumbersAreGroupedByThousands(t *testing.T) {
-	for n, want := range map[int]string{0: "0", 999: "999", 1000: "1,000", 123456: "123,456", 1234567: "1,234,567"} {
-		require.Equal(t, want, grouped(n))
-	}
 }

@@ -8,14 +8,21 @@ import (
 
 // act is what a phase has to work with.
 type act struct {
-	stage  *stage
-	load   *load
-	screen *Screen
-	length time.Duration
+	stage   *stage
+	load    *load
+	screen  *Screen
+	journal *journal
+	length  time.Duration
 }
 
 // part is a part of the phase's length.
 func (a *act) part(share float64) time.Duration { return time.Duration(share * float64(a.length)) }
+
+// event shows and notes what was done to the servers, or what came of it.
+func (a *act) event(format string, args ...any) {
+	a.screen.event(format, args...)
+	a.journal.event(format, args...)
+}
 
 // phase is a part of the schedule: what it does to the servers, and for how long.
 type phase struct {
@@ -36,17 +43,18 @@ var schedule = []phase{
 	{"failover", "kill -9 of the primary; the standby is promoted and takes its place", 7, failover},
 }
 
-// runSchedule runs all phases, one after the other, within total.
-func runSchedule(ctx context.Context, st *stage, l *load, screen *Screen, total time.Duration) error {
+// runSchedule runs all phases, one after the other, within total, and notes them.
+func runSchedule(ctx context.Context, st *stage, l *load, screen *Screen, j *journal, total time.Duration) error {
 	var weights float64
 	for _, p := range schedule {
 		weights += p.weight
 	}
 	for _, p := range schedule {
-		a := &act{stage: st, load: l, screen: screen, length: time.Duration(float64(total) * p.weight / weights)}
+		a := &act{stage: st, load: l, screen: screen, journal: j, length: time.Duration(float64(total) * p.weight / weights)}
 		end := time.Now().Add(a.length)
 		before := l.snapshot()
 		l.enter(p.name)
+		j.enter(p)
 		screen.phase(p)
 		if err := p.run(ctx, a); err != nil {
 			if cause := context.Cause(ctx); cause != nil {
@@ -57,6 +65,7 @@ func runSchedule(ctx context.Context, st *stage, l *load, screen *Screen, total 
 		if err := pause(ctx, time.Until(end)); err != nil {
 			return err
 		}
+		j.leave()
 		screen.phaseEnd(l.snapshot().since(before))
 	}
 	return nil
@@ -65,41 +74,52 @@ func runSchedule(ctx context.Context, st *stage, l *load, screen *Screen, total 
 func calm(context.Context, *act) error { return nil }
 
 func lateStart(ctx context.Context, a *act) error {
+	a.journal.faultBegins()
 	if err := pause(ctx, a.part(0.5)); err != nil {
 		return err
 	}
-	a.screen.event("the primary is started")
+	a.event("the primary is started")
 	began := time.Now()
 	if err := a.stage.startPrimary(ctx); err != nil {
 		return err
 	}
-	a.screen.event("the primary takes connections, %v later", readable(time.Since(began)))
+	a.journal.faultEnds()
+	a.event("the primary takes connections, %v later", readable(time.Since(began)))
 	return nil
 }
 
 func backendKills(ctx context.Context, a *act) error {
 	const rounds, each = 8, 3
-	for range rounds {
+	for round := range rounds {
 		if err := pause(ctx, a.part(0.9/rounds)); err != nil {
 			return err
+		}
+		if round == 0 {
+			a.journal.faultBegins()
 		}
 		if err := a.stage.killBackends(ctx, each); err != nil {
 			return err
 		}
 	}
-	a.screen.event("connections ended: %s", a.stage.perLane(func(l *lane) int { return l.killed }))
+	a.journal.faultEnds()
+	a.event("connections ended: %s", a.stage.perLane(func(l *lane) int { return l.killed }))
 	return nil
 }
 
 func conflicts(ctx context.Context, a *act) error {
 	a.load.conflicts.Store(true)
-	defer a.load.conflicts.Store(false)
+	a.journal.faultBegins()
+	defer func() {
+		a.load.conflicts.Store(false)
+		a.journal.faultEnds()
+	}()
 	return pause(ctx, a.part(0.9))
 }
 
 func lostCommits(ctx context.Context, a *act) error {
 	const rounds = 16
 	defer a.stage.disarm()
+	a.journal.faultBegins()
 	for round := range rounds {
 		a.stage.cutCommits(round%2 == 0)
 		if err := pause(ctx, a.part(0.9/rounds)); err != nil {
@@ -107,8 +127,9 @@ func lostCommits(ctx context.Context, a *act) error {
 		}
 	}
 	a.stage.disarm()
-	a.screen.event("COMMITs lost on the way: %s", a.stage.perLane(func(l *lane) int { return l.cutBefore }))
-	a.screen.event("answers to COMMIT lost:  %s", a.stage.perLane(func(l *lane) int { return l.cutAfter }))
+	a.journal.faultEnds()
+	a.event("COMMITs lost on the way: %s", a.stage.perLane(func(l *lane) int { return l.cutBefore }))
+	a.event("answers to COMMIT lost:  %s", a.stage.perLane(func(l *lane) int { return l.cutAfter }))
 	return nil
 }
 
@@ -116,10 +137,11 @@ func crashRestart(ctx context.Context, a *act) error {
 	if err := pause(ctx, a.part(0.1)); err != nil {
 		return err
 	}
+	a.journal.faultBegins()
 	if err := a.stage.killPrimary(ctx); err != nil {
 		return err
 	}
-	a.screen.event("the primary is killed")
+	a.event("the primary is killed")
 	if err := pause(ctx, a.part(0.25)); err != nil {
 		return err
 	}
@@ -127,7 +149,8 @@ func crashRestart(ctx context.Context, a *act) error {
 	if err := a.stage.startPrimary(ctx); err != nil {
 		return err
 	}
-	a.screen.event("the primary is back; recovery took %v", readable(time.Since(began)))
+	a.journal.faultEnds()
+	a.event("the primary is back; recovery took %v", readable(time.Since(began)))
 	return nil
 }
 
@@ -135,10 +158,11 @@ func failover(ctx context.Context, a *act) error {
 	if err := pause(ctx, a.part(0.1)); err != nil {
 		return err
 	}
+	a.journal.faultBegins()
 	if err := a.stage.killPrimary(ctx); err != nil {
 		return err
 	}
-	a.screen.event("the primary is killed, for good")
+	a.event("the primary is killed, for good")
 	// What a cluster manager needs to be sure of it.
 	if err := pause(ctx, a.part(0.25)); err != nil {
 		return err
@@ -147,7 +171,8 @@ func failover(ctx context.Context, a *act) error {
 	if err := a.stage.standby.Promote(ctx); err != nil {
 		return err
 	}
-	a.screen.event("the standby is promoted, which took %v", readable(time.Since(began)))
+	a.journal.faultEnds()
+	a.event("the standby is promoted, which took %v", readable(time.Since(began)))
 	return nil
 }
 

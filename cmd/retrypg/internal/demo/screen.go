@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/retrypg/retrypg/cmd/retrypg/internal/terminal"
 )
 
 const introduction = `Three programs move money between accounts on the same PostgreSQL servers, while
@@ -25,13 +27,13 @@ const (
 type Screen struct {
 	mu     sync.Mutex
 	out    io.Writer
-	look   Look
+	look   terminal.Look
 	began  time.Time
 	status string // the line that is written again
 }
 
 // NewScreen returns a screen that writes to out. Errors of out are not reported: the demo goes on.
-func NewScreen(out io.Writer, look Look) *Screen {
+func NewScreen(out io.Writer, look terminal.Look) *Screen {
 	return &Screen{out: out, look: look, began: time.Now()}
 }
 
@@ -48,7 +50,7 @@ func (s *Screen) servers(st *stage) {
 
 // phase announces a phase.
 func (s *Screen) phase(p phase) {
-	s.printf("\n%s  %s: %s\n", s.clock(), s.look.bold(p.name), p.about)
+	s.printf("\n%s  %s: %s\n", s.clock(), s.look.Bold(p.name), p.about)
 }
 
 // event tells of a fault.
@@ -61,12 +63,12 @@ func (s *Screen) phaseEnd(added scores) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%6s    ", "")
 	for i, d := range added {
-		fmt.Fprintf(&b, "%s: %s ok", programKinds[i].name, grouped(d.ok))
+		fmt.Fprintf(&b, "%s: %s ok", programKinds[i].name, terminal.Grouped(d.ok))
 		if d.errors > 0 {
-			b.WriteString(", " + s.look.mark(grouped(d.errors)+plural(d.errors, " error"), bad))
+			b.WriteString(", " + s.look.Bad(terminal.Grouped(d.errors)+plural(d.errors, " error")))
 		}
 		if d.unknown > 0 {
-			fmt.Fprintf(&b, ", %s unknown", grouped(d.unknown))
+			fmt.Fprintf(&b, ", %s unknown", terminal.Grouped(d.unknown))
 		}
 		if i < len(added)-1 {
 			b.WriteString("  |  ")
@@ -149,7 +151,7 @@ func (s *Screen) setStatus(text string) {
 	erase := s.erase()
 	s.status = text
 	// A line that is broken at the margin cannot be erased.
-	if width := s.look.width() - 1; len(s.status) > width {
+	if width := s.look.Columns() - 1; len(s.status) > width {
 		s.status = s.status[:width]
 	}
 	_, _ = io.WriteString(s.out, erase+s.status)

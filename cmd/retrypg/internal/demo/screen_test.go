@@ -6,11 +6,13 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/retrypg/retrypg/cmd/retrypg/internal/terminal"
 )
 
 func TestAFileGetsPlainLinesOnly(t *testing.T) {
 	var b strings.Builder
-	s := NewScreen(&b, Look{})
+	s := NewScreen(&b, terminal.Look{})
 	s.introduce()
 	s.phase(schedule[0])
 	s.event("event %d", 1)
@@ -30,7 +32,7 @@ func TestTheFirstScreenFitsAStandardTerminal(t *testing.T) {
 
 func TestTheStatusLineIsErasedBeforeOtherText(t *testing.T) {
 	var b strings.Builder
-	s := NewScreen(&b, Look{Live: true, Width: 10})
+	s := NewScreen(&b, terminal.Look{Live: true, Width: 10})
 	s.setStatus("status that is too long")
 	s.print("text\n")
 	s.setStatus("")

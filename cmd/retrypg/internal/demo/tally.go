@@ -47,15 +47,16 @@ type tally struct {
 	gap     time.Duration
 	gapIn   string // phase in which the longest gap began
 	lastErr error  // the newest error that was told
+	series  *series
 }
 
-func newTally() *tally { return &tally{} }
+func newTally() *tally { return &tally{series: newSeries(time.Time{})} }
 
-// begin starts the clock of the gaps.
+// begin starts the clocks of the gaps and of the series.
 func (t *tally) begin(now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.lastOK = now
+	t.lastOK, t.series = now, newSeries(now)
 }
 
 // enter notes the phase that begins.
@@ -79,12 +80,13 @@ func (t *tally) ask(asked transfer) transfer {
 	return asked
 }
 
-// tell notes the end of a transfer.
-func (t *tally) tell(id int64, err error, now time.Time) {
+// tell notes the end of a transfer, whose caller waited for that time.
+func (t *tally) tell(id int64, err error, now time.Time, took time.Duration) {
 	verdict := verdictOf(err)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.told[id] = verdict
+	t.series.answer(verdict, now, took)
 	switch verdict {
 	case toldOK:
 		t.counts.ok++
@@ -108,6 +110,7 @@ func (t *tally) closeGap(now time.Time) {
 	if gap := now.Sub(t.lastOK); gap > t.gap {
 		t.gap, t.gapIn = gap, t.lastIn
 	}
+	t.series.gap(t.lastOK, now)
 	t.lastOK, t.lastIn = now, t.phase
 }
 

@@ -4,7 +4,6 @@ package net_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"syscall"
 	"testing"
@@ -12,7 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
-	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/integration/audit"
 	"github.com/retrypg/retrypg/internal/pgtest"
 	"github.com/retrypg/retrypg/internal/pgtest/pgt"
 )
@@ -23,16 +22,16 @@ const (
 	commitLock    = 2
 )
 
-// schema is the ledger: no unique key, so that what is applied twice is seen. hold says where the server is to wait.
+// schema is the table of entries: no unique key, so that what is applied twice is seen. hold says where the server is to wait.
 var schema = fmt.Sprintf(`
-	create table entry (id int not null, hold text not null);
+	create table entry (id text not null, hold text not null);
 	create function wait() returns trigger language plpgsql as
 		$$ begin perform pg_advisory_xact_lock_shared(tg_argv[0]::bigint); return new; end $$;
 	create trigger held before insert on entry for each row when (new.hold = 'statement') execute function wait(%d);
 	create constraint trigger held_late after insert on entry deferrable initially deferred
 		for each row when (new.hold = 'commit') execute function wait(%d)`, statementLock, commitLock)
 
-// server is a server in its own namespace, with the ledger in it.
+// server is a server in its own namespace, with the table in it.
 type server struct {
 	*pgtest.Cluster
 	t     *testing.T
@@ -96,37 +95,9 @@ func (s *server) deaf() (hear func()) {
 }
 
 // entries returns how often each entry is there.
-func (s *server) entries(ctx context.Context) map[int]int {
+func (s *server) entries(ctx context.Context) map[string]int {
 	s.t.Helper()
-	rows, err := s.admin.Query(ctx, "select id, count(*) from entry group by id")
-	require.NoError(s.t, err)
-	there := map[int]int{}
-	var id, n int
-	_, err = pgx.ForEachRow(rows, []any{&id, &n}, func() error { there[id] = n; return nil })
+	there, err := audit.Count(ctx, s.admin, "entry")
 	require.NoError(s.t, err)
 	return there
-}
-
-// What a caller was told of its entry.
-const (
-	ok         = "ok"
-	notApplied = "not applied"
-	unknown    = "unknown"
-)
-
-// told says what err tells of an entry. whole: WithTx wrote it, all of whose errors but one say that it was not applied.
-func told(err error, whole bool) string {
-	switch {
-	case err == nil:
-		return ok
-	case errors.Is(err, retrypg.ErrCommitUnknown):
-		return unknown
-	case whole:
-		return notApplied
-	}
-	switch retrypg.Classify(err).Outcome {
-	case retrypg.OutcomeNotStarted, retrypg.OutcomeRolledBack:
-		return notApplied
-	}
-	return unknown
 }
