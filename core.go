@@ -63,6 +63,7 @@ type core struct {
 	wantsPrimary   bool          // the DSN asks for one
 	primary        primary
 
+	met    atomic.Bool // a call of this core has met the outage that goes on
 	quiet  atomic.Bool // no log lines of the server's state
 	closed atomic.Bool
 	ctx    context.Context // ends with Close

@@ -29,9 +29,9 @@ type Hooks struct {
 	// statement that only a primary can run, shows (a *pgconn.PgError), or it is silent while another host is the primary. All
 	// connections to it are dropped, each when it is to be used next, and those to a silent one at once. It is called once for all that find it out.
 	ServerFenced func(err error)
-	// Failover is called when a new connection has shown that another server is the primary now: its timeline is a later one, or,
-	// where the timeline is not known (NoCheck, or a server that is not PostgreSQL) and the DSN asks for a primary, its address
-	// is another one.
+	// Failover is called when a new connection has shown that another server is the primary now: its timeline is a later one. Where
+	// the DSN asks for a primary, and not in random order, also when it belongs to another cluster, or has another address
+	// and does not say who it is (NoCheck, or a server that is not PostgreSQL). In a pool it runs on a goroutine of pgxpool's.
 	Failover func(FailoverInfo)
 	// Breaker is called when the circuit breaker changes its state.
 	Breaker func(from, to breaker.State)

@@ -55,11 +55,11 @@ func newPool(ctx context.Context, cfg *pgxpool.Config, s settings, opts []Option
 	}
 	before := cfg.BeforeConnect
 	cfg.BeforeConnect = func(ctx context.Context, attempt *pgx.ConnConfig) error {
-		if ctx.Value(idleOnlyKey{}) != nil {
+		if ctx.Value(idleOnlyKey{core}) != nil {
 			return errMustConnect
 		}
-		if r, ok := ctx.Value(reachKey{}).(*poolReach); ok {
-			if _, down := core.gate.Down(); down && !endpoint.Admitted(ctx) {
+		if r, ok := ctx.Value(reachKey{core}).(*poolReach); ok {
+			if _, down := core.gate.Down(); down && !core.gate.Admitted(ctx) {
 				return endpoint.ErrDown // it has waited for its place in the pool meanwhile
 			}
 			r.placed.Store(true)
@@ -69,7 +69,7 @@ func newPool(ctx context.Context, cfg *pgxpool.Config, s settings, opts []Option
 	}
 	shouldPing := cfg.ShouldPing
 	cfg.ShouldPing = func(ctx context.Context, params pgxpool.ShouldPingParams) bool { // pgxpool asks this of each idle connection
-		if r, ok := ctx.Value(reachKey{}).(*poolReach); ok {
+		if r, ok := ctx.Value(reachKey{core}).(*poolReach); ok {
 			r.placed.Store(true)
 		}
 		return shouldPing(ctx, params)
@@ -85,14 +85,18 @@ func newPool(ctx context.Context, cfg *pgxpool.Config, s settings, opts []Option
 }
 
 // idleOnly is the context of an Acquire that is to take an idle connection, or to wait for one, but not to connect:
-// connecting is for the gate, and pgxpool calls BeforeConnect exactly where it would connect.
-type idleOnly struct{ context.Context }
+// connecting is for the gate, and pgxpool calls BeforeConnect exactly where it would connect. It is that of one Pool alone: a
+// user's hook may go to another one with it.
+type idleOnly struct {
+	context.Context
+	core *core
+}
 
-type idleOnlyKey struct{}
+type idleOnlyKey struct{ core *core }
 
 // reachKey marks the context of an Acquire that connects through the gate, with a *poolReach; pgxpool also connects in the
 // background.
-type reachKey struct{}
+type reachKey struct{ core *core }
 
 // poolReach is what is seen of such an Acquire.
 type poolReach struct {
@@ -105,7 +109,7 @@ type poolReach struct {
 const placeWait = 20 * time.Millisecond
 
 func (c idleOnly) Value(key any) any {
-	if key == (idleOnlyKey{}) {
+	if key == (idleOnlyKey{c.core}) {
 		return true
 	}
 	return c.Context.Value(key)
@@ -216,7 +220,7 @@ func (p *Pool) Acquire(ctx context.Context) (*pgxpool.Conn, error) {
 	if p.core.closed.Load() {
 		return nil, ErrClosed
 	}
-	conn, err := p.Pool.Acquire(idleOnly{ctx})
+	conn, err := p.Pool.Acquire(idleOnly{ctx, p.core})
 	if errors.Is(err, errMustConnect) {
 		conn, err = p.connect(ctx)
 	}
@@ -229,7 +233,7 @@ func (p *Pool) connect(ctx context.Context) (conn *pgxpool.Conn, err error) {
 	stock := &endpoint.Stock{
 		Has: func() bool { return p.Stat().IdleConns() > 0 },
 		Take: func(ctx context.Context) (err error) {
-			if conn, err = p.Pool.Acquire(idleOnly{ctx}); errors.Is(err, errMustConnect) {
+			if conn, err = p.Pool.Acquire(idleOnly{ctx, p.core}); errors.Is(err, errMustConnect) {
 				return endpoint.ErrEmpty
 			}
 			return err
@@ -242,9 +246,9 @@ func (p *Pool) connect(ctx context.Context) (conn *pgxpool.Conn, err error) {
 	}}
 	err = p.core.reach(ctx, how, func(ctx context.Context) (err error) {
 		var r poolReach
-		ctx, cancel := context.WithCancelCause(context.WithValue(ctx, reachKey{}, &r))
+		ctx, cancel := context.WithCancelCause(context.WithValue(ctx, reachKey{p.core}, &r))
 		defer cancel(nil)
-		if endpoint.Admitted(ctx) {
+		if p.core.gate.Admitted(ctx) {
 			defer time.AfterFunc(placeWait, func() {
 				if !r.placed.Load() {
 					cancel(endpoint.ErrNoPlace)
