@@ -71,7 +71,8 @@
 // A server that turns out to be a standby, by the error of a statement that only a primary can run, is fenced: all connections to
 // it are dropped, each before it is used again. Where it has not said of itself what it is, as PostgreSQL 14 and later do
 // unless a pooler is in between, it is asked: a READ ONLY transaction and a role with default_transaction_read_only meet the same error on a primary,
-// and there it is the caller's. Fenced, too, is one that falls silent, where the DSN has several hosts and
+// and there it is the caller's. So it is with target_session_attrs=standby, read-only or prefer-standby. A handle that takes any server fences a
+// standby that it meets again once in 30 s at most. Fenced, too, is one that falls silent, where the DSN has several hosts and
 // target_session_attrs=read-write or primary: when an answer is 500 ms overdue the server is asked for a sign of life; when
 // it gives none, another host is found to be the primary, and it gives none within 500 ms from then, the statements that wait
 // for it are ended. A server that works on a long statement answers, and is asked each time when half of its time has passed again, every 5 s at last.
