@@ -23,7 +23,7 @@ BIN  = .cache/bin
 # The directories of all modules in go.work.
 MODULES = $$($(GO) list -m -f '{{.Dir}}')
 
-.PHONY: help demo test test-short test-docker test-pgbouncer test-report test-net test-ha test-observability dashboard-preview test-matrix soak chaos bench-commit fuzz lint fmt generate generate-check cross compose-check \
+.PHONY: help demo test test-short test-docker test-pgbouncer test-report test-net test-ha test-observability dashboard-preview test-matrix soak chaos bench bench-commit fuzz lint fmt generate generate-check cross compose-check \
 	cover tidy clean
 
 help: ## list the targets
@@ -87,6 +87,9 @@ soak: ## random faults under load for SOAK, both commit checks; -soak.seed=N in 
 # Without the race detector, which would be measured too.
 chaos: ## how soon callers are served after each kind of outage, and what they are told: CHAOS runs, next to plain pgx
 	@cd integration && $(GO) test -count=1 -v -timeout 0 -run TestChaos $(TESTFLAGS) ./reach -chaos.runs=$(CHAOS)
+
+bench: ## side by side with the libraries that do the same, written to docs/benchmarks.md
+	@cd bench && $(GO) run . -o ../docs/benchmarks.md
 
 bench-commit: ## what a transaction costs more than through pgx alone, as ratios of one run
 	@cd integration && $(GO) test -run '^$$' -bench . -benchtime 10000x ./cost

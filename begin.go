@@ -22,7 +22,7 @@ type txFacts struct {
 	wishes   txWishes
 	options  pgx.TxOptions  // that it was begun with
 	readOnly bool           // it was begun READ ONLY
-	primary  bool           // it failed as on a standby, and the server was asked and is none
+	final    bool           // it failed as on a standby, and no other server would do better
 	standby  bool           // it was begun on a hot standby, and stays read-only should that be promoted
 	late     bool           // it is asked before its COMMIT, not at its BEGIN
 	begun    outcome.Begun  // zero where nothing was read

@@ -6,7 +6,6 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"net"
 	"reflect"
 
 	"github.com/jackc/pgx/v5"
@@ -90,8 +89,9 @@ func configure(cfg *pgx.ConnConfig, s settings, opts []Option, hooks func(settin
 	if err != nil {
 		return nil, err
 	}
-	if cfg.DialFunc == nil { // not the user's
-		cfg.DialFunc = transport.Dialer(s.transport(), 0, nil)
+	ours := cfg.DialFunc == nil // parsed from a DSN here: nothing is the user's yet
+	if ours {
+		cfg.DialFunc, cfg.LookupFunc = transport.Dialer(s.transport(), 0, nil), usualLookup(cfg.LookupFunc)
 	}
 	dial, lookup := codeOf(cfg.DialFunc), codeOf(cfg.LookupFunc)
 	for _, f := range s.configure {
@@ -103,12 +103,17 @@ func configure(cfg *pgx.ConnConfig, s settings, opts []Option, hooks func(settin
 	if err != nil {
 		return nil, err
 	}
-	plain := dial == codeOf(cfg.DialFunc) && lookup == codeOf(cfg.LookupFunc) && lookup == codeOf(net.DefaultResolver.LookupHost) &&
-		(dial == codeOf((&net.Dialer{}).DialContext) || dial == codeOf(transport.Dialer(transport.Options{}, 0, nil)))
+	// A user's own can be told from these two, as both are closures of functions that are not exported.
+	plain := ours && dial == codeOf(cfg.DialFunc) && lookup == codeOf(cfg.LookupFunc)
 	with := hooks(core.set)
 	core.prepareConfig(cfg, with, plain)
 	core.dialWith(cfg, primaryDialer(cfg, &core.order, with))
 	return core, nil
+}
+
+// usualLookup is pgx's own lookup in a form that codeOf tells from a user's *net.Resolver, whose method has the same code.
+func usualLookup(lookup pgconn.LookupFunc) pgconn.LookupFunc {
+	return func(ctx context.Context, name string) ([]string, error) { return lookup(ctx, name) }
 }
 
 // codeOf tells functions apart by their code, which is the same for all closures of one function.

@@ -60,9 +60,11 @@ type core struct {
 	tracer      pgx.QueryTracer                          // of the connections; nil if they have none
 
 	connectTimeout time.Duration // of one attempt
-	wantsPrimary   bool          // the DSN asks for one
+	role           string        // that the DSN asks for; "" where a function of the user's judges it
+	wantsPrimary   bool          // it is a primary's
 	primary        primary
 
+	met    atomic.Bool // a call of this core has met the outage that goes on
 	quiet  atomic.Bool // no log lines of the server's state
 	closed atomic.Bool
 	ctx    context.Context // ends with Close
@@ -214,6 +216,7 @@ func (c *core) prepareConfig(cfg *pgx.ConnConfig, hooks connectHooks, plain bool
 		cfg.ConnectTimeout = DefaultConnectTimeout
 	}
 	c.tracer, c.connectTimeout, c.wantsPrimary = cfg.Tracer, cfg.ConnectTimeout, needsPrimary(cfg)
+	c.role, _ = roleOf(cfg)
 	cfg.DialFunc = transport.Dialer(c.set.transport(), cfg.ConnectTimeout, cfg.DialFunc)
 	c.observeGate(c.gateFor(cfg, hooks, plain))
 	c.watchServers(cfg, hooks, plain)

@@ -71,7 +71,8 @@
 // A server that turns out to be a standby, by the error of a statement that only a primary can run, is fenced: all connections to
 // it are dropped, each before it is used again. Where it has not said of itself what it is, as PostgreSQL 14 and later do
 // unless a pooler is in between, it is asked: a READ ONLY transaction and a role with default_transaction_read_only meet the same error on a primary,
-// and there it is the caller's. Fenced, too, is one that falls silent, where the DSN has several hosts and
+// and there it is the caller's. So it is with target_session_attrs=standby, read-only or prefer-standby. A handle that takes any server fences a
+// standby that it meets again once in 30 s at most. Fenced, too, is one that falls silent, where the DSN has several hosts and
 // target_session_attrs=read-write or primary: when an answer is 500 ms overdue the server is asked for a sign of life; when
 // it gives none, another host is found to be the primary, and it gives none within 500 ms from then, the statements that wait
 // for it are ended. A server that works on a long statement answers, and is asked each time when half of its time has passed again, every 5 s at last.
@@ -255,8 +256,12 @@
 //
 // # More
 //
-// The README has the tables of metrics, errors and SQLSTATEs, and the use with GORM, sqlx and containers. How it works
-// inside is in [docs/architecture.md].
+// The README has the tables of metrics, errors and SQLSTATEs, and the use with containers. [docs/recipes.md] shows the use
+// with pools, GORM, sqlx, bun, ent, sqlc and River, [docs/migration.md] how to come from plain pgx and others, and
+// [docs/faq.md] answers questions. How it works inside is in [docs/architecture.md].
 //
+// [docs/recipes.md]: https://github.com/retrypg/retrypg/blob/main/docs/recipes.md
+// [docs/migration.md]: https://github.com/retrypg/retrypg/blob/main/docs/migration.md
+// [docs/faq.md]: https://github.com/retrypg/retrypg/blob/main/docs/faq.md
 // [docs/architecture.md]: https://github.com/retrypg/retrypg/blob/main/docs/architecture.md
 package retrypg

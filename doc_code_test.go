@@ -19,28 +19,55 @@ import (
 
 // docImports are the packages that a piece of a program in the documentation may use without saying so.
 var docImports = map[string]string{
-	"breaker":  modulePath + "/breaker",
-	"context":  "context",
-	"errors":   "errors",
-	"fmt":      "fmt",
-	"gorm":     "gorm.io/gorm",
-	"log":      "log",
-	"metric":   "go.opentelemetry.io/otel/metric",
-	"os":       "os",
-	"pgx":      "github.com/jackc/pgx/v5",
-	"pgxpool":  "github.com/jackc/pgx/v5/pgxpool",
-	"policy":   modulePath + "/policy",
-	"postgres": "gorm.io/driver/postgres",
-	"retrypg":  modulePath,
-	"slog":     "log/slog",
-	"sql":      "database/sql",
-	"sqlx":     "github.com/jmoiron/sqlx",
-	"time":     "time",
-	"trace":    "go.opentelemetry.io/otel/trace",
+	"breaker": modulePath + "/breaker",
+	"context": "context",
+	"errors":  "errors",
+	"fmt":     "fmt",
+	"http":    "net/http",
+	"log":     "log",
+	"math":    "math",
+	"metric":  "go.opentelemetry.io/otel/metric",
+	"os":      "os",
+	"pgconn":  "github.com/jackc/pgx/v5/pgconn",
+	"pgx":     "github.com/jackc/pgx/v5",
+	"pgxpool": "github.com/jackc/pgx/v5/pgxpool",
+	"policy":  modulePath + "/policy",
+	"retrypg": modulePath,
+	"signal":  "os/signal",
+	"slog":    "log/slog",
+	"sql":     "database/sql",
+	"strconv": "strconv",
+	"syscall": "syscall",
+	"testing": "testing",
+	"time":    "time",
+	"trace":   "go.opentelemetry.io/otel/trace",
 }
 
-// docParameters are the variables that it may use.
-const docParameters = "ctx context.Context, dsn string, db *sql.DB, " +
+// compatImports are the same of packages that the root module does not require: a block that uses one is built in the
+// module of the tests with these libraries.
+var compatImports = map[string]string{
+	"bun":              "github.com/uptrace/bun",
+	"dialect":          "entgo.io/ent/dialect",
+	"entsql":           "entgo.io/ent/dialect/sql",
+	"goose":            "github.com/pressly/goose/v3",
+	"gorm":             "gorm.io/gorm",
+	"iofs":             "github.com/golang-migrate/migrate/v4/source/iofs",
+	"lock":             "github.com/pressly/goose/v3/lock",
+	"migrate":          "github.com/golang-migrate/migrate/v4",
+	"migratepgx":       "github.com/golang-migrate/migrate/v4/database/pgx/v5",
+	"pgdialect":        "github.com/uptrace/bun/dialect/pgdialect",
+	"postgres":         "gorm.io/driver/postgres",
+	"river":            "github.com/riverqueue/river",
+	"riverdatabasesql": "github.com/riverqueue/river/riverdriver/riverdatabasesql",
+	"riverpgxv5":       "github.com/riverqueue/river/riverdriver/riverpgxv5",
+	"sqlcpgx":          modulePath + "/integration/compat/sqlc/sqlcpgx",
+	"sqlcsql":          modulePath + "/integration/compat/sqlc/sqlcsql",
+	"sqlx":             "github.com/jmoiron/sqlx",
+	"squirrel":         "github.com/Masterminds/squirrel",
+}
+
+// docParameters are the variables that it may use. Where it declares functions, it may use none of them.
+const docParameters = "ctx context.Context, dsn string, db *sql.DB, pool *retrypg.Pool, " +
 	"tracerProvider trace.TracerProvider, meterProvider metric.MeterProvider"
 
 func TestEveryGoBlockOfTheDocumentsCompiles(t *testing.T) {
@@ -52,7 +79,7 @@ func TestEveryGoBlockOfTheDocumentsCompiles(t *testing.T) {
 	for _, file := range documents(t) {
 		for _, b := range goBlocks(t, file) {
 			module := "."
-			if regexp.MustCompile(`\b(gorm|sqlx)\.`).MatchString(b.code) {
+			if slices.ContainsFunc(slices.Collect(maps.Keys(compatImports)), b.uses) {
 				module = "integration/compat"
 			}
 			programs[module] = append(programs[module], program(b))
@@ -86,22 +113,6 @@ func TestEveryGoBlockOfTheDocumentsCompiles(t *testing.T) {
 			out, err := cmd.CombinedOutput()
 			require.NoError(t, err, "%s", out)
 		})
-	}
-}
-
-func TestEveryLinkOfTheDocumentsLeadsSomewhere(t *testing.T) {
-	link := regexp.MustCompile(`\]\(([^)#]*)(#[^)]*)?\)`)
-	for _, file := range documents(t) {
-		for _, m := range link.FindAllStringSubmatch(readDoc(t, file), -1) {
-			switch target, anchor := m[1], m[2]; {
-			case strings.Contains(target, "://"):
-			case target != "":
-				_, err := os.Stat(filepath.Join(filepath.Dir(file), target))
-				require.NoError(t, err, "in %s", file)
-			default:
-				require.Regexp(t, "(?im)^#+ "+regexp.QuoteMeta(strings.TrimPrefix(anchor, "#"))+"$", readDoc(t, file), "in %s", file)
-			}
-		}
 	}
 }
 
@@ -144,21 +155,33 @@ func goBlocks(t *testing.T, file string) (blocks []goBlock) {
 	return blocks
 }
 
-// program makes a program of a block, which is one already or the body of a function. Errors of the compiler name the
-// document and its line.
+// uses reports whether the code names something of a package.
+func (b goBlock) uses(pkg string) bool {
+	return regexp.MustCompile(`\b` + pkg + `\.[A-Z]`).MatchString(b.code)
+}
+
+// program makes a program of a block, which is one already, or declares functions, or is the body of one. Errors of the
+// compiler name the document and its line.
 func program(b goBlock) string {
 	position := fmt.Sprintf("//line %s:%d\n", b.file, b.line)
 	if strings.HasPrefix(b.code, "package ") {
 		return position + b.code
 	}
+	declares := regexp.MustCompile(`(?m)^func [(A-Z_a-z]`).MatchString(b.code)
+	if !declares {
+		// A scope of its own lets the block declare what is a parameter too.
+		b.code = fmt.Sprintf("func _(%s) error {\n\t{\n%s%s\t}\n\treturn nil\n}\n", docParameters, position, b.code)
+		position = ""
+	}
 	var s strings.Builder
 	s.WriteString("package main\n\nimport (\n")
-	for _, name := range slices.Sorted(maps.Keys(docImports)) {
-		if regexp.MustCompile(`\b` + name + `\.`).MatchString(docParameters + b.code) {
-			fmt.Fprintf(&s, "\t%s %q\n", name, docImports[name])
+	for _, imports := range []map[string]string{docImports, compatImports} {
+		for _, name := range slices.Sorted(maps.Keys(imports)) {
+			if b.uses(name) {
+				fmt.Fprintf(&s, "\t%s %q\n", name, imports[name])
+			}
 		}
 	}
-	// A scope of its own lets the block declare what is a parameter too.
-	fmt.Fprintf(&s, ")\n\nfunc main() {}\n\nfunc _(%s) error {\n\t{\n%s%s\t}\n\treturn nil\n}\n", docParameters, position, b.code)
+	fmt.Fprintf(&s, ")\n\nfunc main() {}\n\n%s%s", position, b.code)
 	return s.String()
 }

@@ -17,40 +17,44 @@ type FailoverInfo struct {
 type primary struct {
 	mu       sync.Mutex
 	addr     string
+	system   string
 	timeline uint32
 }
 
 // met notes the primary at addr, and returns what there is to tell if it is another one than before: a promotion begins a new
-// timeline. Where no timeline is known, another address tells.
-func (p *primary) met(addr string, timeline uint32) (info FailoverInfo, changed bool) {
+// timeline. With alone, where there is one primary at a time and it is kept to, another cluster, or an address of a server that does not
+// say who it is, has taken the place of the former.
+func (p *primary) met(addr string, id outcome.Identity, alone bool) (info FailoverInfo, changed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
-	case p.timeline != 0 && timeline != 0:
-		if changed = timeline > p.timeline; !changed && timeline < p.timeline {
-			return info, false // an old primary that does not know yet
-		}
+	case p.system == "" || !id.Known():
+		changed = alone && p.addr != "" && addr != p.addr
+	case id.System != p.system:
+		changed = alone
+	case id.Timeline < p.timeline:
+		return info, false // an old primary that does not know yet
 	default:
-		changed = p.addr != "" && addr != p.addr
+		changed = id.Timeline > p.timeline
 	}
-	info = FailoverInfo{From: p.addr, To: addr, Timeline: timeline}
+	info = FailoverInfo{From: p.addr, To: addr, Timeline: id.Timeline}
 	p.addr = addr
-	if timeline != 0 {
-		p.timeline = timeline
+	if id.Known() {
+		p.system, p.timeline = id.System, id.Timeline
 	}
 	return info, changed
 }
 
-// connected tells of a failover that a new connection has shown. Where any server is good, another address is no news.
+// connected tells of a failover that a new connection has shown.
 func (c *core) connected(l *link) {
 	id := outcome.Identity{}
 	if l.identified {
 		id = l.server
 	}
-	if id.Standby || id.Timeline == 0 && !c.wantsPrimary {
+	if id.Standby {
 		return
 	}
-	info, changed := c.primary.met(dialled(l.pg), id.Timeline)
+	info, changed := c.primary.met(dialled(l.pg), id, c.wantsPrimary && !c.order.Random)
 	if !changed {
 		return
 	}

@@ -22,16 +22,17 @@ type Hooks struct {
 	// ServerDown is called when a connection attempt failed in a way that waiting can heal and the server had been
 	// thought up until then. err is that failure.
 	ServerDown func(err error)
-	// ServerUp is called when the server accepts connections again, with the time since ServerDown and the number of
-	// attempts it took.
+	// ServerUp is called when the server accepts connections again, after ServerDown, with the time for which it was away, as far as
+	// somebody looked for it, and the number of attempts that took.
 	ServerUp func(after time.Duration, attempts int)
 	// ServerFenced is called when a server turned out to have lost its role: it is a standby, which err, the error of a
 	// statement that only a primary can run, shows (a *pgconn.PgError), or it is silent while another host is the primary. All
-	// connections to it are dropped, each when it is to be used next, and those to a silent one at once. It is called once for all that find it out.
+	// connections to it are dropped, each when it is to be used next, and those to a silent one at once. It is called once for all that find it out. It is not called where the DSN asks for a
+	// standby or for read-only servers.
 	ServerFenced func(err error)
-	// Failover is called when a new connection has shown that another server is the primary now: its timeline is a later one, or,
-	// where the timeline is not known (NoCheck, or a server that is not PostgreSQL) and the DSN asks for a primary, its address
-	// is another one.
+	// Failover is called when a new connection has shown that another server is the primary now: its timeline is a later one. Where
+	// the DSN asks for a primary, and not in random order, also when it belongs to another cluster, or has another address
+	// and does not say who it is (NoCheck, or a server that is not PostgreSQL). In a pool it runs on a goroutine of pgxpool's.
 	Failover func(FailoverInfo)
 	// Breaker is called when the circuit breaker changes its state.
 	Breaker func(from, to breaker.State)

@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"io"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -20,11 +21,13 @@ const linkKey = "retrypg"
 // link is what is known of one physical connection beyond what pgx tells: what was really handed to the kernel, what
 // really ended it, and why its transaction was aborted. It is used by one goroutine at a time, as the connection is.
 type link struct {
-	pg   *pgconn.PgConn
-	core *core           // of the pool that the connection belongs to; nil if it is not ours
-	host *endpoint.Host  // that it leads to; nil if it is not ours
-	born uint64          // the host's generation when the connection was made
-	wire *transport.Conn // nil where the connection was not dialled by us: nothing is known then
+	pg        *pgconn.PgConn
+	core      *core           // of the pool that the connection belongs to; nil if it is not ours
+	host      *endpoint.Host  // that it leads to; nil if it is not ours
+	born      uint64          // the host's generation when the connection was made
+	toStandby bool            // the server was a standby then, as it said
+	left      bool            // it was found to have the wrong role over this connection
+	wire      *transport.Conn // nil where the connection was not dialled by us: nothing is known then
 
 	txErr   *pgconn.PgError // the error that aborted the transaction, if one did
 	suspect *pgconn.PgError // an error as of a standby, of a server that has not shown to be one; see demoted
@@ -87,14 +90,30 @@ func (l *link) note(err *pgconn.PgError) {
 		switch on, sure := l.hotStandby(); {
 		case !sure:
 			l.suspect = err
+		case on && l.content():
+			l.tx.final = true
 		case on:
 			l.fence(err)
 		}
 	}
 }
 
-// fence makes all connections to the server unfit for use, as err shows that it has lost its role.
+// content reports whether a standby is what the handle has asked for, so that an error as of one is the caller's.
+func (l *link) content() bool {
+	return l.core.role == "standby" || l.core.role == "read-only" || l.core.role == "prefer-standby"
+}
+
+// refenceAfter is how long a host that was fenced, and turned out to be a standby again, is not fenced anew. Chosen: an address that
+// leads to a standby for a moment leads elsewhere by then; where a standby is what it stands for, writes by mistake must not cost
+// all others their connections.
+const refenceAfter = 30 * time.Second
+
+// fence makes the connection unfit for use, and all others to the server, as err shows that it has lost its role.
 func (l *link) fence(err *pgconn.PgError) {
+	l.left = true
+	if l.toStandby && l.host.FencedWithin(refenceAfter) {
+		return
+	}
 	if l.host.Fence(l.born) {
 		l.core.order.Avoid(dialled(l.pg))
 		l.core.fenced(err)
@@ -106,10 +125,11 @@ func (l *link) belongs(c *core) {
 	l.core, l.tracer = c, c.tracer
 	l.host = c.hosts.At(dialled(l.pg))
 	l.born = l.host.Generation()
+	l.toStandby = l.pg.ParameterStatus("in_hot_standby") == "on"
 }
 
 // stale reports whether the server behind the connection was found to have the wrong role, be it by another connection.
-func (l *link) stale() bool { return l.host != nil && l.host.Generation() != l.born }
+func (l *link) stale() bool { return l.left || l.host != nil && l.host.Generation() != l.born }
 
 // hotStandby reports what the server says of itself without being asked: PostgreSQL 14 and later report in_hot_standby. It is
 // not sure where that is missing, and where a pooler may tell of another server.
@@ -137,11 +157,12 @@ func (l *link) demoted(ctx context.Context) bool {
 	if err != nil && ctx.Err() != nil {
 		return false // the question ended with its context, and the connection with it
 	}
-	if standby {
+	content := standby && l.content()
+	if standby && !content {
 		l.fence(l.suspect)
 	}
-	l.suspect, l.tx.primary = nil, !standby && !l.tx.standby
-	return standby
+	l.suspect, l.tx.final = nil, content || !standby && !l.tx.standby
+	return standby && !content
 }
 
 // inRecovery reports whether the server is a hot standby.

@@ -14,11 +14,12 @@ import (
 // observe lets the state of the server, budget and breaker be read as metrics, until close. It is for the cores of what users open and
 // close: the state of others would hide theirs.
 func (c *core) observe() {
-	c.rec.ObserveServer(func() int64 {
-		if _, down := c.gate.Down(); down {
-			return 0
+	c.rec.ObserveServer(func() (up int64, known bool) {
+		away, known := c.gate.Away()
+		if !away {
+			up = 1
 		}
-		return 1
+		return up, known
 	})
 	if c.budget != nil {
 		c.rec.ObserveBudget(c.budget.Tokens)
@@ -47,8 +48,11 @@ func (c *core) serverDown(err error) {
 }
 
 func (c *core) serverUp(after time.Duration, attempts int) {
-	if !c.quiet.Load() { // else it is the outage of a handle, which tells of it, too
+	// Other handles may share the gate, and each one that has met the outage counts it.
+	if c.met.Swap(false) && !c.quiet.Load() {
 		c.rec.Outage(context.Background(), after)
+	}
+	if !c.quiet.Load() {
 		c.log.Up(after)
 	}
 	if c.set.hooks.ServerUp != nil {

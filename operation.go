@@ -72,6 +72,12 @@ func (op *operation) attemptEnd(t try, err error, again bool) {
 	t.span.End(err, code)
 }
 
+// attemptWithdrawn ends an attempt that had to wait for something else, and was not made.
+func (op *operation) attemptWithdrawn(t try) {
+	op.attempts--
+	t.span.End(nil, "")
+}
+
 // end ends the operation with the error that its caller gets.
 func (op *operation) end(ctx context.Context, err error) { op.endStopped(ctx, err, stopReason(err)) }
 

@@ -19,7 +19,8 @@ import (
 // within the context or, where that has no deadline, within retry_connect_max_elapsed; a connection that was found dead
 // before anything was sent is exchanged; COMMIT is judged as by WithTx. It is safe for concurrent use.
 //
-// What pgxpool returns outside of these methods (Stat, Config, AcquireAllIdle and so on) is pgxpool's own.
+// What pgxpool returns outside of these methods (Stat, Config, AcquireAllIdle and so on) is pgxpool's own. Its count of new
+// connections is higher than what was dialled: it counts what is looked for among the idle ones, too.
 type Pool struct {
 	*pgxpool.Pool
 	core     *core
@@ -55,11 +56,11 @@ func newPool(ctx context.Context, cfg *pgxpool.Config, s settings, opts []Option
 	}
 	before := cfg.BeforeConnect
 	cfg.BeforeConnect = func(ctx context.Context, attempt *pgx.ConnConfig) error {
-		if ctx.Value(idleOnlyKey{}) != nil {
+		if ctx.Value(idleOnlyKey{core}) != nil {
 			return errMustConnect
 		}
-		if r, ok := ctx.Value(reachKey{}).(*poolReach); ok {
-			if _, down := core.gate.Down(); down && !endpoint.Admitted(ctx) {
+		if r, ok := ctx.Value(reachKey{core}).(*poolReach); ok {
+			if _, down := core.gate.Down(); down && !core.gate.Admitted(ctx) {
 				return endpoint.ErrDown // it has waited for its place in the pool meanwhile
 			}
 			r.placed.Store(true)
@@ -69,7 +70,7 @@ func newPool(ctx context.Context, cfg *pgxpool.Config, s settings, opts []Option
 	}
 	shouldPing := cfg.ShouldPing
 	cfg.ShouldPing = func(ctx context.Context, params pgxpool.ShouldPingParams) bool { // pgxpool asks this of each idle connection
-		if r, ok := ctx.Value(reachKey{}).(*poolReach); ok {
+		if r, ok := ctx.Value(reachKey{core}).(*poolReach); ok {
 			r.placed.Store(true)
 		}
 		return shouldPing(ctx, params)
@@ -85,14 +86,18 @@ func newPool(ctx context.Context, cfg *pgxpool.Config, s settings, opts []Option
 }
 
 // idleOnly is the context of an Acquire that is to take an idle connection, or to wait for one, but not to connect:
-// connecting is for the gate, and pgxpool calls BeforeConnect exactly where it would connect.
-type idleOnly struct{ context.Context }
+// connecting is for the gate, and pgxpool calls BeforeConnect exactly where it would connect. It is that of one Pool alone: a
+// user's hook may go to another one with it.
+type idleOnly struct {
+	context.Context
+	core *core
+}
 
-type idleOnlyKey struct{}
+type idleOnlyKey struct{ core *core }
 
 // reachKey marks the context of an Acquire that connects through the gate, with a *poolReach; pgxpool also connects in the
 // background.
-type reachKey struct{}
+type reachKey struct{ core *core }
 
 // poolReach is what is seen of such an Acquire.
 type poolReach struct {
@@ -105,7 +110,7 @@ type poolReach struct {
 const placeWait = 20 * time.Millisecond
 
 func (c idleOnly) Value(key any) any {
-	if key == (idleOnlyKey{}) {
+	if key == (idleOnlyKey{c.core}) {
 		return true
 	}
 	return c.Context.Value(key)
@@ -113,92 +118,14 @@ func (c idleOnly) Value(key any) any {
 
 var errMustConnect = errors.New("retrypg: no idle connection")
 
-// poolSettings takes our keys out of a pool's configuration.
-func poolSettings(cfg *pgxpool.Config) (s settings, err error) {
-	if cfg == nil || cfg.ConnConfig == nil {
-		return s, errors.New("retrypg: a pool needs a configuration made by pgxpool.ParseConfig, got nil")
+// acquire is pgxpool's Acquire, from which the panic of a hook goes on.
+func (p *Pool) acquire(ctx context.Context) (*pgxpool.Conn, error) {
+	conn, err := p.Pool.Acquire(ctx)
+	var panicked *hookPanicError
+	if errors.As(err, &panicked) {
+		panic(panicked.value)
 	}
-	return s, takeKeysHiding(cfg.ConnConfig.RuntimeParams, cfg.ConnString(), &s, cfg.ConnConfig.Password)
-}
-
-// ConfigurePool prepares the configuration of a pool that the caller makes with pgxpool.NewWithConfig: our dialer with
-// its TCP options, a look at each idle connection before it is handed out, waiting for a server that is away, honest evidence for
-// WithPgxTx. Hooks that are set in cfg are kept and called. It changes cfg, which must not be used for another pool. Our keys
-// are taken out of cfg's RuntimeParams, where pgxpool.ParseConfig leaves them.
-//
-// What no hook of pgxpool can do is left to NewPool. The Exec, Query and Begin of such a pool are pgxpool's own: they are not
-// run again. pgxpool goes on connecting after a caller has left, so that a place in the pool stays taken for up to
-// retry_connect_max_elapsed while the server is away, and nothing but the callers' deadlines ends their wait for a place; Close waits
-// up to a minute for the connections of pool_min_conns that are being opened then. A
-// server that lets connections in of which each then fails, as by an error of AfterConnect, is not waited for. WithPgxTx runs
-// on it with the settings given here, budget, hooks and telemetry included. A circuit breaker is an error.
-func ConfigurePool(cfg *pgxpool.Config, opts ...Option) error {
-	s, err := poolSettings(cfg)
-	if err != nil {
-		return err
-	}
-	core, err := configurePool(cfg, s, opts)
-	if err != nil {
-		return err
-	}
-	if core.breaker != nil {
-		return errors.New("retrypg: ConfigurePool has no place for a circuit breaker: use NewPool, or leave breaker_* and WithBreaker out")
-	}
-	core.waitWhereItConnects(cfg)
-	return nil
-}
-
-func configurePool(cfg *pgxpool.Config, s settings, opts []Option) (*core, error) {
-	var hooks connectHooks
-	beforeConnect, afterConnect := cfg.BeforeConnect, cfg.AfterConnect
-	core, err := configure(cfg.ConnConfig, s, opts, func(s settings) connectHooks {
-		hooks = s.connectHooks().and(connectHooks{beforeConnect, afterConnect})
-		return hooks
-	})
-	if err != nil {
-		return nil, err
-	}
-	cfg.BeforeConnect = func(ctx context.Context, attempt *pgx.ConnConfig) error {
-		return core.beforeConnect(ctx, attempt, hooks)
-	}
-	cfg.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
-		l := ensureLink(conn.PgConn())
-		l.belongs(core)
-		if err := core.greet(ctx, conn, l); err != nil {
-			return err
-		}
-		core.connected(l)
-		if hooks.after == nil {
-			return nil
-		}
-		return hooks.after(ctx, conn)
-	}
-	if cfg.ShouldPing == nil {
-		cfg.ShouldPing = func(_ context.Context, params pgxpool.ShouldPingParams) bool {
-			after := core.tuned.Load().set.pingAfter
-			return after != Off && params.IdleDuration > after
-		}
-	}
-	cfg.PingTimeout = orDefault(cfg.PingTimeout, cfg.ConnConfig.ConnectTimeout) // pgxpool's own is none
-	prepare, before := cfg.PrepareConn, cfg.BeforeAcquire                       //nolint:staticcheck // deprecated, but users set it: pgxpool calls it only where there is no PrepareConn
-	cfg.PrepareConn = func(ctx context.Context, conn *pgx.Conn) (bool, error) {
-		switch {
-		case !core.usable(ctx, conn):
-			return false, nil
-		case prepare != nil:
-			return prepare(ctx, conn)
-		case before != nil:
-			return before(ctx, conn), nil
-		}
-		return true, nil
-	}
-	return core, nil
-}
-
-// usable looks at an idle connection. pgxpool itself has pinged it if it was idle for long.
-func (c *core) usable(ctx context.Context, conn *pgx.Conn) bool {
-	l := ensureLink(conn.PgConn())
-	return !conn.IsClosed() && l.lives(ctx, c, false)
+	return conn, err
 }
 
 func (p *Pool) retrypgCore() *core { return p.core }
@@ -211,12 +138,13 @@ func (p *Pool) Close() {
 }
 
 // Acquire returns a connection, however many attempts that takes; see Connector.Connect for the bounds and errors of connecting.
-// Where all connections of the pool are in use it waits for one as pgxpool does, bounded by ctx alone, whose error is then pgxpool's.
+// Where all connections of the pool are in use it waits for one as pgxpool does, bounded by ctx, whose error is then pgxpool's;
+// a place that others took while it was about to connect it waits for within the bounds of connecting.
 func (p *Pool) Acquire(ctx context.Context) (*pgxpool.Conn, error) {
 	if p.core.closed.Load() {
 		return nil, ErrClosed
 	}
-	conn, err := p.Pool.Acquire(idleOnly{ctx})
+	conn, err := p.acquire(idleOnly{ctx, p.core})
 	if errors.Is(err, errMustConnect) {
 		conn, err = p.connect(ctx)
 	}
@@ -229,7 +157,7 @@ func (p *Pool) connect(ctx context.Context) (conn *pgxpool.Conn, err error) {
 	stock := &endpoint.Stock{
 		Has: func() bool { return p.Stat().IdleConns() > 0 },
 		Take: func(ctx context.Context) (err error) {
-			if conn, err = p.Pool.Acquire(idleOnly{ctx}); errors.Is(err, errMustConnect) {
+			if conn, err = p.acquire(idleOnly{ctx, p.core}); errors.Is(err, errMustConnect) {
 				return endpoint.ErrEmpty
 			}
 			return err
@@ -242,16 +170,16 @@ func (p *Pool) connect(ctx context.Context) (conn *pgxpool.Conn, err error) {
 	}}
 	err = p.core.reach(ctx, how, func(ctx context.Context) (err error) {
 		var r poolReach
-		ctx, cancel := context.WithCancelCause(context.WithValue(ctx, reachKey{}, &r))
+		ctx, cancel := context.WithCancelCause(context.WithValue(ctx, reachKey{p.core}, &r))
 		defer cancel(nil)
-		if endpoint.Admitted(ctx) {
+		if p.core.gate.Admitted(ctx) {
 			defer time.AfterFunc(placeWait, func() {
 				if !r.placed.Load() {
 					cancel(endpoint.ErrNoPlace)
 				}
 			}).Stop()
 		}
-		switch conn, err = p.Pool.Acquire(ctx); {
+		switch conn, err = p.acquire(ctx); {
 		case err == nil && !r.connects.Load():
 			return endpoint.ErrInStock
 		case err != nil && errors.Is(context.Cause(ctx), endpoint.ErrNoPlace):
@@ -366,6 +294,9 @@ func (p *Pool) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, er
 			rows.Rows, err = conn.Query(bounded, sql, args...)
 			if asked = err == nil; asked {
 				err = rows.first()
+			}
+			if rows.release != nil {
+				rows.Rows = timedRows{rows.Rows, bounded}
 			}
 			if err != nil {
 				err = timedOut(bounded, err)

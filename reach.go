@@ -66,13 +66,16 @@ func (c *core) reachThrough(ctx context.Context, gate *endpoint.Gate, r reaching
 		}
 		op.panicked(ctx, t)
 	}()
-	served := false // by what another caller has found out
+	if _, down := gate.Down(); down {
+		c.met.Store(true)
+	}
+	waited := false // for another caller
 	how := endpoint.Call{Healable: c.heals, Limit: limit, Once: noRetry(ctx), Stock: r.stock}
 	if id := op.span.SpanContext(); id.IsValid() {
 		how.ID = id
 	}
-	how.Served = func(by any) {
-		served = true
+	how.Waited = func(by any) {
+		waited = true
 		if id, ok := by.(trace.SpanContext); ok {
 			op.span.Link(id)
 		}
@@ -91,18 +94,19 @@ func (c *core) reachThrough(ctx context.Context, gate *endpoint.Gate, r reaching
 		if c.refusesServerSide(err) {
 			err = attempt(t.ctx) // without what was refused
 		}
-		again := err != nil && (c.heals(err) || errors.Is(err, endpoint.ErrDown)) && !endpoint.Over(ctx)
+		again := err != nil && c.heals(err) && !endpoint.Over(ctx)
 		switch {
 		case err == nil:
 			permit.Success()
 		case errors.Is(err, endpoint.ErrInStock):
 			op.attemptEnd(t, nil, false)
 			return err
-		case errors.Is(err, endpoint.ErrNoPlace):
-			op.attemptEnd(t, err, true)
+		case errors.Is(err, endpoint.ErrNoPlace), errors.Is(err, endpoint.ErrDown):
+			op.attemptWithdrawn(t)
 			return err
-		case again && !errors.Is(err, endpoint.ErrDown):
+		case again:
 			permit.Failure()
+			c.met.Store(true)
 		default:
 			permit.Ignore()
 		}
@@ -114,7 +118,7 @@ func (c *core) reachThrough(ctx context.Context, gate *endpoint.Gate, r reaching
 	if errors.As(err, &exhausted) && errors.Is(exhausted.Last, breaker.ErrOpen) {
 		exhausted.Reason = policy.StopBreaker // the gate knows no breaker
 	}
-	if (served || op.attempts > 1 || exhausted != nil) && r.kind == metrics.OpConnect && !op.started.IsZero() {
+	if (waited || op.attempts > 1 || exhausted != nil) && r.kind == metrics.OpConnect && !op.started.IsZero() {
 		c.rec.ConnectWait(ctx, time.Since(op.started))
 	}
 	op.end(ctx, err)

@@ -6,8 +6,10 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg/internal/pgtest/script"
@@ -155,4 +157,73 @@ func TestAServerThatRefusedAWriteInACallersTransactionIsAskedWhenTheConnectionIs
 			})
 		})
 	}
+}
+
+// TestAStandbyThatWasAskedForAnswersAWriteOnce: the error is the caller's, and nobody else loses a connection.
+func TestAStandbyThatWasAskedForAnswersAWriteOnce(t *testing.T) {
+	for role, validate := range map[string]pgconn.ValidateConnectFunc{
+		"standby":        pgconn.ValidateConnectTargetSessionAttrsStandby,
+		"read-only":      pgconn.ValidateConnectTargetSessionAttrsReadOnly,
+		"prefer-standby": pgconn.ValidateConnectTargetSessionAttrsPreferStandby,
+	} {
+		t.Run(role, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, fenced := standbyServer(), 0
+				pool := scriptedPool(t, s, WithHooks(Hooks{ServerFenced: func(error) { fenced++ }}), WithConnConfig(func(cfg *pgx.ConnConfig) error {
+					cfg.ValidateConnect = validate
+					return nil
+				}))
+				_, err := pool.Exec(t.Context(), "insert into t values (1)")
+				require.Equal(t, "25006", SQLState(err))
+				require.Equal(t, 1, ran(s, "insert"))
+				err = WithPgxTx(t.Context(), pool, TxOptions{}, func(ctx context.Context, tx pgx.Tx) error {
+					_, err := tx.Exec(ctx, "insert into t values (2)")
+					return err
+				})
+				require.Equal(t, "25006", SQLState(err))
+				requireNotExhausted(t, err)
+				require.Equal(t, 2, ran(s, "insert"))
+				require.Zero(t, fenced)
+				require.Len(t, s.Attempts(), 1)
+			})
+		})
+	}
+}
+
+// TestAStandbyThatIsMetAgainIsNotFencedAnewForAWhile: others may be content with it. The writer goes on looking for a primary.
+func TestAStandbyThatIsMetAgainIsNotFencedAnewForAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, fenced := standbyServer(), 0
+		pool := scriptedPool(t, s, WithHooks(Hooks{ServerFenced: func(error) { fenced++ }}))
+		write := func() {
+			_, err := pool.Exec(t.Context(), "insert into t values (1)")
+			require.Equal(t, "25006", SQLState(err))
+		}
+		write()
+		require.Equal(t, DefaultMaxAttempts, ran(s, "insert"))
+		require.Equal(t, 1, fenced)
+		write()
+		require.Equal(t, 1, fenced)
+		time.Sleep(refenceAfter)
+		write()
+		require.Equal(t, 2, fenced)
+	})
+}
+
+// standbyServer serves a hot standby.
+func standbyServer() *script.Server {
+	return script.New(script.Serve(script.Script{
+		Parameters: map[string]string{"in_hot_standby": "on"},
+		Run: func(_ *script.Session, sql string) script.Result {
+			switch {
+			case strings.HasPrefix(sql, "insert"):
+				return script.Result{Err: readOnlyRefusal}
+			case strings.Contains(sql, "pg_is_in_recovery"):
+				return script.Text("t")
+			case strings.HasPrefix(sql, "show transaction_read_only"):
+				return script.Text("on")
+			}
+			return script.Result{}
+		},
+	}))
 }

@@ -108,12 +108,15 @@ func (s *session) QueryContext(ctx context.Context, query string, args []driver.
 	if err := s.sending(ctx, query, len(args) > 0); err != nil {
 		return nil, s.failed(ctx, err, fresh, true)
 	}
-	var bounded context.Context
-	bounded, s.release = s.core.bounded(ctx)
+	open := s.release // of rows that are open: the query is a mistake then
+	bounded, cancel := s.core.bounded(ctx)
+	s.release = cancel
 	rows, err := s.stdConn.QueryContext(bounded, query, args)
 	if err != nil { // pgx has looked for the first row, and there was none
 		err = timedOut(bounded, s.failed(bounded, err, fresh, s.link.sentSince(mark)))
 		s.leaving = untouched && s.link.elsewhere(ctx, err, query, valuesOf(args), false, pgconn.CommandTag{})
+		release(cancel)
+		s.release = open
 		return nil, err
 	}
 	return rows, nil

@@ -12,7 +12,7 @@ type ending struct {
 	over    bool    // Commit or Rollback was called
 	verdict verdict // of COMMIT, if that was called
 	lost    bool    // the connection was gone then
-	primary bool    // the server was asked, and is no standby
+	final   bool    // no other server would do better
 	aborted error   // what aborted the transaction, if something did
 }
 
@@ -22,7 +22,7 @@ func (e *ending) end(v verdict, conn *pgx.Conn, l *link) {
 	if l == nil {
 		return
 	}
-	e.primary = l.tx.primary
+	e.final = l.tx.final
 	if l.txErr != nil {
 		e.aborted = l.txErr
 	}
@@ -31,7 +31,7 @@ func (e *ending) end(v verdict, conn *pgx.Conn, l *link) {
 func (e *ending) state() txState {
 	return txState{
 		ended: true, rolledBack: e.verdict == verdictNone || e.verdict == verdictNotApplied,
-		lost: e.lost, primary: e.primary, aborted: e.aborted,
+		lost: e.lost, final: e.final, aborted: e.aborted,
 	}
 }
 
@@ -40,10 +40,12 @@ func stateOf(conn *pgx.Conn, l *link) txState {
 	status := conn.PgConn().TxStatus()
 	st := txState{
 		// By SQL: COMMIT or ROLLBACK, which cannot be told apart. A closed connection keeps the last status.
-		ended:   status == 'I' || l != nil && (l.tx.texts.over || l.lostEnd()),
-		sound:   !conn.IsClosed() && status == 'T',
-		lost:    conn.IsClosed(),
-		primary: conn.PgConn().ParameterStatus("in_hot_standby") == "off" && (l == nil || !l.pooled && !l.tx.standby && l.suspect == nil),
+		ended: status == 'I' || l != nil && (l.tx.texts.over || l.lostEnd()),
+		sound: !conn.IsClosed() && status == 'T',
+		lost:  conn.IsClosed(),
+		// The transaction was made READ ONLY, or a standby is what was asked for.
+		final: conn.PgConn().ParameterStatus("in_hot_standby") == "off" && (l == nil || !l.pooled && !l.tx.standby && l.suspect == nil) ||
+			l != nil && l.tx.final,
 	}
 	if l != nil && l.txErr != nil {
 		st.aborted = l.txErr

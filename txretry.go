@@ -79,7 +79,7 @@ type txState struct {
 	rolledBack bool  // and did so by rolling back
 	sound      bool  // the connection works and the transaction is not aborted: an error has its cause elsewhere
 	lost       bool  // the connection is gone
-	primary    bool  // the server says that it is not a standby
+	final      bool  // no other server would do better where it failed as on a standby
 	aborted    error // what aborted the transaction
 }
 
@@ -213,15 +213,15 @@ func (c *core) commit(ctx context.Context, db any, opts TxOptions, tx transactio
 // abandon rolls back a transaction whose closure failed with err, or ended it, and gives the connection back.
 func (c *core) abandon(ctx context.Context, tx transaction, st txState, err error) error {
 	st.ended = tx.abandon(ctx) || st.ended
-	st.primary = st.primary || tx.state().primary
+	st.final = st.final || tx.state().final
 	code := SQLState(err)
 	switch {
 	case st.ended && (err == nil || !st.rolledBack):
 		return policy.Permanent(endedError(err))
 	case st.sound && code == "":
 		return policy.Permanent(err)
-	case st.primary && code == readOnlyTransaction:
-		return policy.Permanent(err) // the transaction was made READ ONLY: no other server would do
+	case st.final && code == readOnlyTransaction:
+		return policy.Permanent(err)
 	case st.aborted != nil && code == inFailedTransaction:
 		return &abortedError{cause: st.aborted, err: err}
 	}

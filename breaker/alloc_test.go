@@ -18,7 +18,7 @@ func TestAClosedBreakerAllocatesNothing(t *testing.T) {
 	}
 	b := newBreaker(t, breaker.Options{})
 	n := 0
-	r := policy.Must(policy.NewRetrier(policy.RetrierOptions{Gate: b}))
+	r := policy.Must(policy.NewRetrier(policy.RetrierOptions{Gate: b, Budget: policy.Must(policy.NewBudget(policy.BudgetOptions{}))}))
 	for name, f := range map[string]func(){
 		"success": func() {
 			p, _ := b.Allow()
@@ -40,7 +40,7 @@ func TestAClosedBreakerAllocatesNothing(t *testing.T) {
 				t.Error(err)
 			}
 		},
-		"retrier": func() {
+		"retrier with a budget": func() {
 			if err := r.Do(t.Context(), "op", func(context.Context) error { n++; return nil }); err != nil {
 				t.Error(err)
 			}

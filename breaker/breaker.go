@@ -81,28 +81,47 @@ func (b *Breaker) Do(ctx context.Context, fn func(ctx context.Context) error, cl
 	if err != nil {
 		return err
 	}
+	if stateOf(token) != Closed {
+		return b.probe(ctx, token, fn, classify)
+	}
+	// Of what a closed breaker allowed nothing needs to be given back if fn panics.
+	if err = fn(ctx); err == nil {
+		b.Settle(token, 1)
+		return nil
+	}
+	b.Settle(token, outcomeOf(ctx, err, classify))
+	return err
+}
+
+// probe is Do for an attempt that holds a place in a half-open breaker.
+func (b *Breaker) probe(ctx context.Context, token uint64, fn func(ctx context.Context) error, classify func(err error) int) error {
 	outcome := 0
 	defer func() { b.Settle(token, outcome) }()
-	err = fn(ctx)
+	err := fn(ctx)
+	outcome = outcomeOf(ctx, err, classify)
+	return err
+}
+
+// outcomeOf returns the argument of Settle for what fn of Do returned.
+func outcomeOf(ctx context.Context, err error, classify func(err error) int) int {
 	switch {
 	case err == nil:
-		outcome = 1
+		return 1
 	case classify != nil:
-		outcome = classify(err)
+		return classify(err)
 	case ctx.Err() == nil:
-		outcome = -1
+		return -1
 	}
-	return err
+	return 0
 }
 
 // Admit is [Breaker.Allow] with a token in place of the [Permit]. With Refusal and Settle it makes a Breaker a policy.Gate;
 // other callers want Allow.
 func (b *Breaker) Admit() (token uint64, err error) {
-	if b == nil {
-		return 0, nil
-	}
-	if word := b.word.Load(); stateOf(word) == Closed {
-		return word, nil
+	if b != nil {
+		if word := b.word.Load(); stateOf(word) == Closed {
+			return word, nil
+		}
 	}
 	return b.admit()
 }
@@ -110,7 +129,7 @@ func (b *Breaker) Admit() (token uint64, err error) {
 // Settle reports the outcome of what Admit allowed: a positive number for success, a negative one for failure, 0 for
 // neither. It must be called once for each token.
 func (b *Breaker) Settle(token uint64, outcome int) {
-	if b == nil || stateOf(token) == Closed && (outcome == 0 || outcome > 0 && !b.failing.Load()) {
+	if outcome > 0 && b != nil && stateOf(token) == Closed && !b.failing.Load() {
 		return
 	}
 	b.settle(token, outcome)

@@ -297,6 +297,27 @@ func TestAPanicInDoGoesThroughAndGivesBackTheProbe(t *testing.T) {
 	})
 }
 
+func TestAPanicInDoSaysNothingOfWhatAClosedBreakerCounts(t *testing.T) {
+	b := newBreaker(t, breaker.Options{Failures: 2})
+	fail(t, b, 1)
+	for range 3 {
+		require.Panics(t, func() { _ = b.Do(t.Context(), func(context.Context) error { panic("boom") }, nil) })
+	}
+	require.Equal(t, breaker.Closed, b.State())
+	fail(t, b, 1)
+	require.Equal(t, breaker.Open, b.State(), "the panics were no successes")
+}
+
+func TestDoReportsTheResultOfItsProbe(t *testing.T) {
+	for err, want := range map[error]breaker.State{nil: breaker.Closed, errBoom: breaker.Open} {
+		synctest.Test(t, func(t *testing.T) {
+			b := halfOpen(t, breaker.Options{})
+			require.Equal(t, err, b.Do(t.Context(), func(context.Context) error { return err }, nil))
+			require.Equal(t, want, b.State())
+		})
+	}
+}
+
 func TestLongDurationsDoNotOverflow(t *testing.T) {
 	b := newBreaker(t, breaker.Options{Failures: 1, OpenFor: math.MaxInt64, Window: math.MaxInt64, ProbeLease: math.MaxInt64})
 	fail(t, b, 1)

@@ -16,6 +16,9 @@ func (b *Breaker) openFor() time.Duration { return time.Duration(b.openUntil.Loa
 
 // admit is Admit for a breaker that was not closed. A refusal while the breaker is open takes no lock: there are many.
 func (b *Breaker) admit() (token uint64, err error) {
+	if b == nil {
+		return 0, nil
+	}
 	if stateOf(b.word.Load()) == Open {
 		if left := b.openFor(); left > 0 {
 			return 0, &OpenError{State: Open, RetryAfter: left}
@@ -35,6 +38,9 @@ func (b *Breaker) admit() (token uint64, err error) {
 
 // settle is Settle for what may change something.
 func (b *Breaker) settle(token uint64, outcome int) {
+	if b == nil || stateOf(token) == Closed && outcome == 0 {
+		return
+	}
 	b.mu.Lock()
 	defer b.unlock()
 	if stateOf(token) == Closed {

@@ -16,11 +16,11 @@
 //	retry.operation_duration     histogram      s              time that an operation took which succeeded in the end
 //	retry.lost_duration          histogram      s              time that an operation of several attempts had lost when its last one began
 //	retry.connect_wait_duration  histogram      s              time that a caller spent connecting while the server was away, be it in vain
-//	retry.outage_duration        histogram      s              time from when the server was found to be away until it let a caller in again
+//	retry.outage_duration        histogram      s              time from when the server was found to be away until it let a caller in again, or nobody looked any more
 //	retry.commit_checks          counter        {check}        commits whose answer was lost, by what was found out about them
 //	retry.commit_unreplicated    counter        {transaction}  transactions that committed although the wait for their synchronous standbys was ended
 //	retry.evictions              counter        {connection}   pooled connections dropped before use, by reason
-//	retry.server.up              gauge          {state}        whether the server can be reached, as far as is known: 1 yes, 0 no
+//	retry.server.up              gauge          {state}        whether the server can be reached: 1 yes, 0 no, nothing while nobody has looked for a while
 //	retry.breaker.state          gauge          {state}        state of the breaker: 0 closed, 1 half-open, 2 open
 //	retry.budget.tokens          gauge          {token}        retries that the budget would allow now
 //	db.client.connection.count   updowncounter  {connection}   connections of a Pool, idle and used

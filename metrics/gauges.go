@@ -12,7 +12,7 @@ import (
 
 // gauges are what a Recorder reads at each collection; what is nil is not there.
 type gauges struct {
-	server  atomic.Pointer[func() int64]
+	server  atomic.Pointer[func() (up int64, known bool)]
 	breaker atomic.Pointer[func() int64]
 	budget  atomic.Pointer[func() float64]
 	pool    atomic.Pointer[func() PoolConnections]
@@ -24,12 +24,12 @@ type PoolConnections struct {
 	Max        int64 // connections that the pool may have
 }
 
-// ObserveServer makes retry.server.up show what up returns at each collection: 1 for a server that can be reached, as far as is
-// known, else 0. It replaces an earlier function; nil ends the observation, as Close does. up is called on the goroutine of
+// ObserveServer makes retry.server.up show what up returns at each collection: 1 for a server that can be reached, else 0, and
+// nothing while that is not known. It replaces an earlier function; nil ends the observation, as Close does. up is called on the goroutine of
 // the metric reader, may be called concurrently, and must not block. So it is with the functions of the other gauges.
-func (r *Recorder) ObserveServer(up func() int64) {
+func (r *Recorder) ObserveServer(up func() (value int64, known bool)) {
 	if r != nil {
-		observe(r, &r.gauges.server, up)
+		observe(r, &r.gauges.server, up, up == nil)
 	}
 }
 
@@ -37,7 +37,7 @@ func (r *Recorder) ObserveServer(up func() int64) {
 // [Recorder.ObserveServer] does.
 func (r *Recorder) ObserveBreaker(state func() int64) {
 	if r != nil {
-		observe(r, &r.gauges.breaker, state)
+		observe(r, &r.gauges.breaker, state, state == nil)
 	}
 }
 
@@ -45,7 +45,7 @@ func (r *Recorder) ObserveBreaker(state func() int64) {
 // Values that are not finite, as of a budget without limit, are not recorded.
 func (r *Recorder) ObserveBudget(tokens func() float64) {
 	if r != nil {
-		observe(r, &r.gauges.budget, tokens)
+		observe(r, &r.gauges.budget, tokens, tokens == nil)
 	}
 }
 
@@ -53,14 +53,15 @@ func (r *Recorder) ObserveBudget(tokens func() float64) {
 // [Recorder.ObserveServer] does.
 func (r *Recorder) ObservePool(pool func() PoolConnections) {
 	if r != nil {
-		observe(r, &r.gauges.pool, pool)
+		observe(r, &r.gauges.pool, pool, pool == nil)
 	}
 }
 
-func observe[T any](r *Recorder, gauge *atomic.Pointer[func() T], read func() T) {
+// observe makes read, a function, what a gauge is read by; with none nothing is.
+func observe[F any](r *Recorder, gauge *atomic.Pointer[F], read F, none bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if read == nil || r.closed {
+	if none || r.closed {
 		gauge.Store(nil)
 		return
 	}
@@ -93,7 +94,9 @@ func (r *Recorder) registerLocked() {
 func (r *Recorder) observe(_ context.Context, o metric.Observer) error {
 	l := r.labels.plain[opNone]
 	if up := r.gauges.server.Load(); up != nil {
-		o.ObserveInt64(r.serverUp, (*up)(), l.observe...)
+		if v, known := (*up)(); known {
+			o.ObserveInt64(r.serverUp, v, l.observe...)
+		}
 	}
 	if state := r.gauges.breaker.Load(); state != nil {
 		o.ObserveInt64(r.breakerState, (*state)(), l.observe...)

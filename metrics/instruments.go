@@ -95,7 +95,7 @@ var instrumentTable = []Instrument{
 	{
 		nameOutage, "s", KindHistogram,
 		nil,
-		"Time from when the server was found to be away until it let a caller in again.",
+		"Time from when the server was found to be away until it let a caller in again, or nobody looked any more.",
 	},
 	{
 		nameCommitChecks, "{check}", KindCounter,
@@ -115,7 +115,7 @@ var instrumentTable = []Instrument{
 	{
 		nameServerUp, "{state}", KindGauge,
 		nil,
-		"Whether the server can be reached, as far as is known: 1 yes, 0 no.",
+		"Whether the server can be reached: 1 yes, 0 no, nothing while nobody has looked for a while.",
 	},
 	{
 		nameBreakerState, "{state}", KindGauge,

@@ -260,7 +260,7 @@ func exercise(ctx context.Context, r *Recorder) {
 	r.Evicted(ctx, "dead")
 	r.ConnectWait(ctx, time.Second)
 	r.Outage(ctx, time.Second)
-	r.ObserveServer(func() int64 { return 1 })
+	r.ObserveServer(func() (int64, bool) { return 1, true })
 	r.ObserveBreaker(func() int64 { return 0 })
 	r.ObserveBudget(func() float64 { return 10 })
 	r.ObservePool(func() PoolConnections { return PoolConnections{Idle: 1, Used: 2, Max: 4} })

@@ -82,16 +82,48 @@ func TestRetriesWithoutAWaitAllocateNothing(t *testing.T) {
 	})
 }
 
+// timerAllocations is what time.NewTimer allocates.
+const timerAllocations = 3
+
+func TestWaitsOfALoopAllocateOneTimerAndNothingElse(t *testing.T) {
+	if raceEnabled {
+		t.Log("the race detector allocates: nothing to measure")
+		return
+	}
+	r := retrier(policy.RetrierOptions{
+		Policy: policy.Must(policy.MaxAttempts(policy.Must(policy.Fixed(1, policy.NoJitter)), 5)),
+		Budget: policy.Must(policy.NewBudget(policy.BudgetOptions{Burst: policy.MaxBudgetBurst})),
+		Gate:   openGate{},
+	})
+	require.LessOrEqual(t, testing.AllocsPerRun(100, func() {
+		n := 0
+		if err := r.Do(t.Context(), "op", func(context.Context) error {
+			if n++; n <= 4 {
+				return errRefused
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+	}), float64(timerAllocations))
+}
+
 func TestNextAndTheBudgetAllocateNothing(t *testing.T) {
 	if raceEnabled {
 		t.Log("the race detector allocates: nothing to measure")
 		return
 	}
 	for _, j := range allJitters() {
-		p := policy.Must(policy.MaxAttempts(policy.Must(policy.Exponential(1, time.Hour, 1.01, j)), 1000))
-		requireNoAllocs(t, j.String(), func() { p.Next(policy.Attempt{Number: 999, Wait: time.Second}) })
+		b := policy.Must(policy.Exponential(1, time.Hour, 1.01, j))
+		p := policy.Must(policy.MaxAttempts(b, 1000))
+		for _, number := range []int{1, 999} {
+			a := policy.Attempt{Number: number, Wait: time.Second}
+			requireNoAllocs(t, j.String(), func() { b.Next(a) })
+			requireNoAllocs(t, j.String()+", limited", func() { p.Next(a) })
+		}
 	}
 	b := policy.Must(policy.NewBudget(policy.BudgetOptions{Burst: policy.MaxBudgetBurst}))
+	requireNoAllocs(t, "full budget", b.Deposit)
 	requireNoAllocs(t, "budget", func() {
 		b.Withdraw()
 		b.Deposit()

@@ -3,35 +3,41 @@ package policy
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"time"
 )
 
 // Backoff is a [Policy] that waits between attempts and never gives up by itself: limit it with [MaxAttempts] or
 // [MaxElapsed], or by the deadline of the context. It is immutable and safe for concurrent use, and Next allocates nothing.
 // The zero Backoff retries nothing.
-type Backoff struct {
+type Backoff struct{ curve *curve }
+
+// curve is what a Backoff was made with. It never changes once it is made, so that all copies of a Backoff share it.
+type curve struct {
 	growth     growth
 	jitter     Jitter
 	initial    time.Duration
 	increment  time.Duration // of growLinear
 	multiplier float64       // of growExponential
 	max        time.Duration
-	// steps are the first waits of growExponential without jitter: math.Pow in each Next would cost more than the draw of
-	// the jitter. A pointer, so that a Backoff is comparable; what it points to never changes.
-	steps *[maxSteps]time.Duration
+	// early are the ranges of the first waits, before the cap: to work one out would cost more than to draw from it. There
+	// are none for decorrelated jitter, whose range depends on the wait before.
+	early []span
 }
+
+// span is a range of durations, from 0 up, both ends included.
+type span struct{ low, high time.Duration }
 
 type growth uint8
 
 const (
-	growNever growth = iota // the zero Backoff
-	growFixed
+	growFixed growth = iota
 	growLinear
 	growExponential
 )
 
-// maxSteps bounds Backoff.steps. 63 doublings take 1 ns beyond every duration.
-const maxSteps = 64
+// maxEarly is how many waits a curve keeps. 63 doublings take 1 ns beyond every duration.
+const maxEarly = 64
 
 // decorrelation is the growth of decorrelated jitter in its source: see [Jitter].
 const decorrelation = 3
@@ -53,7 +59,7 @@ func Fixed(wait time.Duration, j Jitter) (Backoff, error) {
 	if f, ok := j.factor(); ok {
 		longest = scale(wait, 1+f, math.MaxInt64)
 	}
-	return Backoff{growth: growFixed, jitter: j, initial: wait, max: longest}, nil
+	return newBackoff(curve{growth: growFixed, jitter: j, initial: wait, max: longest}), nil
 }
 
 // Linear waits initial before the second attempt and increment longer before each further one, up to maxWait, which the
@@ -69,7 +75,7 @@ func Linear(initial, increment, maxWait time.Duration, j Jitter) (Backoff, error
 	if err := checkMax("linear", initial, maxWait); err != nil {
 		return Backoff{}, err
 	}
-	return Backoff{growth: growLinear, jitter: j, initial: initial, increment: increment, max: maxWait}, nil
+	return newBackoff(curve{growth: growLinear, jitter: j, initial: initial, increment: increment, max: maxWait}), nil
 }
 
 // Exponential waits initial before the second attempt and multiplier times longer before each further one, up to maxWait,
@@ -88,12 +94,17 @@ func Exponential(initial, maxWait time.Duration, multiplier float64, j Jitter) (
 	if !(multiplier >= 1) || math.IsInf(multiplier, 1) { // refuses NaN too
 		return Backoff{}, fmt.Errorf("policy: exponential backoff: the multiplier %v must be a finite number of at least 1", multiplier)
 	}
-	b := Backoff{growth: growExponential, jitter: j, initial: initial, multiplier: multiplier, max: maxWait}
-	b.steps = new([maxSteps]time.Duration)
-	for n := range b.steps {
-		b.steps[n] = b.power(n)
+	return newBackoff(curve{growth: growExponential, jitter: j, initial: initial, multiplier: multiplier, max: maxWait}), nil
+}
+
+func newBackoff(c curve) Backoff {
+	if c.jitter != DecorrelatedJitter {
+		c.early = make([]span, maxEarly)
+		for n := range c.early {
+			c.early[n] = c.around(c.base(n))
+		}
 	}
-	return b, nil
+	return Backoff{curve: &c}
 }
 
 func checkMax(kind string, initial, maxWait time.Duration) error {
@@ -108,68 +119,79 @@ func (b Backoff) Next(a Attempt) (time.Duration, bool) {
 	return b.next(a.Number, a.Wait)
 }
 
-func (b *Backoff) next(number int, previous time.Duration) (time.Duration, bool) {
-	if b.growth == growNever {
+func (b Backoff) next(number int, previous time.Duration) (time.Duration, bool) {
+	if b.curve == nil {
 		return 0, false
 	}
-	low, high := b.draws(number, previous)
-	return min(between(low, high), b.max), true
+	s := b.curve.draws(max(number, 1)-1, previous)
+	wait := s.low
+	if s.high > s.low {
+		wait += time.Duration(rand.Uint64N(uint64(s.high-s.low) + 1))
+	}
+	return min(wait, b.curve.max), true
 }
 
 // Bounds returns the shortest and the longest wait that Next may return for a. Both are 0 for the zero Backoff.
 func (b Backoff) Bounds(a Attempt) (shortest, longest time.Duration) {
-	low, high := b.draws(a.Number, a.Wait)
-	return min(low, b.max), min(high, b.max)
+	if b.curve == nil {
+		return 0, 0
+	}
+	s := b.curve.draws(max(a.Number, 1)-1, a.Wait)
+	return min(s.low, b.curve.max), min(s.high, b.curve.max)
 }
 
-// draws returns the range from which the wait after attempt number is drawn, before the cap.
-func (b *Backoff) draws(number int, previous time.Duration) (low, high time.Duration) {
-	switch b.jitter {
-	case NoJitter:
-		base := b.base(number)
-		return base, base
-	case FullJitter:
-		return 0, b.base(number)
-	case EqualJitter:
-		base := b.base(number)
-		return base - base/2, base
-	case DecorrelatedJitter:
+// draws returns the range from which the wait before retry n, from 0, is drawn, before the cap.
+func (c *curve) draws(n int, previous time.Duration) span {
+	if n < len(c.early) {
+		return c.early[n]
+	}
+	return c.late(n, previous)
+}
+
+// late is draws for what is not kept in early.
+func (c *curve) late(n int, previous time.Duration) span {
+	if c.jitter == DecorrelatedJitter {
 		// The first wait is drawn as if initial came before it. Without that, all clients that fail together would wait
 		// exactly initial.
-		return b.initial, scale(max(previous, b.initial), decorrelation, math.MaxInt64)
+		return span{c.initial, scale(max(previous, c.initial), decorrelation, math.MaxInt64)}
 	}
-	base := b.base(number)
-	f, _ := b.jitter.factor()
-	return scale(base, 1-f, base), scale(base, 1+f, b.max)
+	return c.around(c.base(n))
 }
 
-// base returns the wait after attempt number without jitter.
-func (b *Backoff) base(number int) time.Duration {
-	n := max(number, 1) - 1
-	switch b.growth {
-	case growLinear:
-		if b.increment > 0 && time.Duration(n) > (b.max-b.initial)/b.increment {
-			return b.max
-		}
-		return b.initial + time.Duration(n)*b.increment
-	case growExponential:
-		if n < maxSteps {
-			return b.steps[n]
-		}
-		if b.steps[maxSteps-1] == b.max {
-			return b.max
-		}
-		return b.power(n)
+// around returns the range from which a wait is drawn that is base without jitter, before the cap.
+func (c *curve) around(base time.Duration) span {
+	switch c.jitter {
+	case NoJitter:
+		return span{base, base}
+	case FullJitter:
+		return span{0, base}
+	case EqualJitter:
+		return span{base - base/2, base}
 	}
-	return b.initial
+	f, _ := c.jitter.factor()
+	return span{scale(base, 1-f, base), scale(base, 1+f, c.max)}
+}
+
+// base returns the wait before retry n, from 0, without jitter.
+func (c *curve) base(n int) time.Duration {
+	switch c.growth {
+	case growLinear:
+		if c.increment > 0 && time.Duration(n) > (c.max-c.initial)/c.increment {
+			return c.max
+		}
+		return c.initial + time.Duration(n)*c.increment
+	case growExponential:
+		return c.power(n)
+	}
+	return c.initial
 }
 
 // power returns initial * multiplier^n, at most max.
-func (b *Backoff) power(n int) time.Duration {
+func (c *curve) power(n int) time.Duration {
 	if n == 0 {
-		return b.initial // exactly: a float64 does not hold every duration above 104 days
+		return c.initial // exactly: a float64 does not hold every duration above 104 days
 	}
-	return scale(b.initial, math.Pow(b.multiplier, float64(n)), b.max)
+	return scale(c.initial, math.Pow(c.multiplier, float64(n)), c.max)
 }
 
 // scale returns d*factor, at most limit. factor must be 0 or more, and may be +Inf if d is not 0.
@@ -182,13 +204,15 @@ func scale(d time.Duration, factor float64, limit time.Duration) time.Duration {
 
 // String describes the backoff, as in "exponential(50ms to 5s, x2, jitter full)".
 func (b Backoff) String() string {
-	switch b.growth {
-	case growFixed:
-		return fmt.Sprintf("fixed(%v, jitter %v)", b.initial, b.jitter)
-	case growLinear:
-		return fmt.Sprintf("linear(%v to %v, +%v, jitter %v)", b.initial, b.max, b.increment, b.jitter)
-	case growExponential:
-		return fmt.Sprintf("exponential(%v to %v, x%v, jitter %v)", b.initial, b.max, b.multiplier, b.jitter)
+	c := b.curve
+	if c == nil {
+		return "no retries"
 	}
-	return "no retries"
+	switch c.growth {
+	case growLinear:
+		return fmt.Sprintf("linear(%v to %v, +%v, jitter %v)", c.initial, c.max, c.increment, c.jitter)
+	case growExponential:
+		return fmt.Sprintf("exponential(%v to %v, x%v, jitter %v)", c.initial, c.max, c.multiplier, c.jitter)
+	}
+	return fmt.Sprintf("fixed(%v, jitter %v)", c.initial, c.jitter)
 }

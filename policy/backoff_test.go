@@ -98,6 +98,39 @@ func TestExponentialGrowsBeyondItsTable(t *testing.T) {
 	require.InDelta(t, float64(time.Millisecond)*math.Pow(1.01, 500), float64(wait), 1)
 }
 
+func TestALateWaitIsDrawnLikeAnEarlyOne(t *testing.T) {
+	f := policy.Must(policy.ProportionalJitter(0.25))
+	bounds := func(j policy.Jitter, number int) (low, high time.Duration) {
+		return policy.Must(policy.Linear(0, 4*time.Second, 24*time.Hour, j)).Bounds(policy.Attempt{Number: number})
+	}
+	for number := 1; number <= 200; number++ {
+		base := time.Duration(number-1) * 4 * time.Second
+		for _, c := range []struct {
+			jitter    policy.Jitter
+			low, high time.Duration
+		}{
+			{policy.NoJitter, base, base},
+			{policy.FullJitter, 0, base},
+			{policy.EqualJitter, base / 2, base},
+			{f, base / 4 * 3, base / 4 * 5},
+		} {
+			low, high := bounds(c.jitter, number)
+			require.Equal(t, c.low, low, "%v: attempt %d", c.jitter, number)
+			require.Equal(t, c.high, high, "%v: attempt %d", c.jitter, number)
+		}
+	}
+}
+
+func TestBothEndsOfARangeAreDrawn(t *testing.T) {
+	b := policy.Must(policy.Fixed(1, policy.FullJitter))
+	seen := make(map[time.Duration]bool)
+	for range 200 { // one of the two alone: as likely as 200 coins that fall alike
+		wait, _ := b.Next(policy.Attempt{Number: 1})
+		seen[wait] = true
+	}
+	require.Equal(t, map[time.Duration]bool{0: true, 1: true}, seen)
+}
+
 func TestEachJitterDrawsFromItsRange(t *testing.T) {
 	a := policy.Attempt{Number: 3, Wait: 200 * time.Millisecond} // base 400 ms
 	for _, c := range []struct {

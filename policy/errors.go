@@ -127,7 +127,11 @@ func readable(d time.Duration) time.Duration {
 }
 
 func isContextError(err error) bool {
-	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+	switch err.(type) { //nolint:errorlint // whether there is anything for errors.Is to find
+	case interface{ Unwrap() error }, interface{ Unwrap() []error }, interface{ Is(error) bool }:
+		return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+	}
+	return err == context.Canceled || err == context.DeadlineExceeded //nolint:errorlint // it wraps nothing
 }
 
 // contextReason returns why a loop ends whose context has ended, and an error that matches both what ctx.Err and what

@@ -3,10 +3,8 @@ package policy
 import (
 	"fmt"
 	"math"
-	"math/rand/v2"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // Jitter says how a wait is spread at random, so that clients that failed together do not come back together. With base
@@ -109,13 +107,4 @@ func (j Jitter) check() error {
 		return fmt.Errorf("policy: jitter(%d) is none: use a constant, ProportionalJitter or ParseJitter", uint64(j))
 	}
 	return nil
-}
-
-// between draws a duration from low to high, both included. low must be from 0 to high.
-func between(low, high time.Duration) time.Duration {
-	span := uint64(high - low)
-	if span == 0 {
-		return low
-	}
-	return low + time.Duration(rand.Uint64N(span+1))
 }

@@ -114,16 +114,38 @@ func TestAWrappedPermanentIsNotRetriedEither(t *testing.T) {
 
 func TestWithoutDecideOnlyContextErrorsAreNotRetried(t *testing.T) {
 	r := retrier(policy.RetrierOptions{Policy: policy.Must(policy.MaxAttempts(atOnce(), 2))})
-	for err, want := range map[error]int{
-		errRefused: 2,
-		fmt.Errorf("query: %w", context.Canceled):         1,
-		fmt.Errorf("query: %w", context.DeadlineExceeded): 1,
+	for _, c := range []struct {
+		err  error
+		want int
+	}{
+		{errRefused, 2},
+		{manyErrors{errRefused}, 2},
+		{fmt.Errorf("query: %w", errRefused), 2},
+		{errors.Join(errRefused, errors.New("and another")), 2},
+		{likeError{errRefused}, 2},
+		{context.Canceled, 1},
+		{context.DeadlineExceeded, 1},
+		{fmt.Errorf("query: %w", context.Canceled), 1},
+		{fmt.Errorf("query: %w", context.DeadlineExceeded), 1},
+		{errors.Join(errRefused, fmt.Errorf("query: %w", context.Canceled)), 1},
+		{likeError{context.DeadlineExceeded}, 1},
 	} {
 		calls := 0
-		require.ErrorIs(t, r.Do(t.Context(), "op", func(context.Context) error { calls++; return err }), err)
-		require.Equal(t, want, calls, err)
+		require.ErrorContains(t, r.Do(t.Context(), "op", func(context.Context) error { calls++; return c.err }), c.err.Error())
+		require.Equal(t, c.want, calls, c.err)
 	}
 }
+
+// likeError says by its method alone what it matches, as the timeouts of package net do.
+type likeError struct{ target error }
+
+func (e likeError) Error() string        { return "like " + e.target.Error() }
+func (e likeError) Is(target error) bool { return target == e.target }
+
+// manyErrors cannot be compared, and wraps nothing.
+type manyErrors []error
+
+func (e manyErrors) Error() string { return fmt.Sprintf("%d errors", len(e)) }
 
 func TestElapsedTimeBeginsWithTheFirstFailureUnlessAskedOtherwise(t *testing.T) {
 	for _, count := range []bool{false, true} {

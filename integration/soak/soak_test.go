@@ -136,6 +136,10 @@ func soak(t *testing.T, check retrypg.CommitCheck, seed uint64, d time.Duration)
 		if err == nil {
 			err = f.do(ctx, cluster, rnd)
 		}
+		switch retrypg.Classify(err).Retry {
+		case retrypg.RetryWait, retrypg.RetryReconnect:
+			continue // the fault before, of a server process, takes the server away in this moment
+		}
 		if err != nil {
 			t.Errorf("%s: %v", f.name, err)
 			break

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/retrypg/retrypg/policy"
@@ -19,6 +20,58 @@ type call struct {
 	seen    int  // failures that the gate had counted when the call began
 	own     int  // attempts that the call made itself
 	limited bool // the deadline is the limit's, not the caller's
+}
+
+// await returns the caller's turn: at once if nobody probes or there is something in its stock, else when it is woken; ok is false
+// if ctx ended first, or if it would have to wait and the call is to be made once. A turnTake need not be passed on: all that wait
+// look at their stock.
+func (c *call) await(ctx context.Context, how Call) (t turn, ok bool) {
+	g := c.gate
+	g.mu.Lock()
+	if !g.down.Load() {
+		g.mu.Unlock()
+		return turnEnter, true
+	}
+	if !g.probing {
+		g.beginLocked()
+		g.mu.Unlock()
+		return turnProbe, true
+	}
+	if how.Once {
+		g.mu.Unlock()
+		return 0, false
+	}
+	w := &waiter{since: c.start, turn: make(chan turn, 1)}
+	i := len(g.waiters)
+	for ; i > 0 && g.waiters[i-1].since.After(w.since); i-- { // one that was woken in vain goes back to its place
+	}
+	g.waiters = slices.Insert(g.waiters, i, w)
+	g.mu.Unlock()
+
+	var look <-chan time.Time
+	if how.Stock != nil {
+		if how.Stock.Has() && g.leave(w) {
+			return turnTake, true
+		}
+		ticker := time.NewTicker(lookAtStock)
+		defer ticker.Stop()
+		look = ticker.C
+	}
+	for {
+		select {
+		case t := <-w.turn:
+			return t, true
+		case <-look:
+			if how.Stock.Has() && g.leave(w) {
+				return turnTake, true
+			}
+		case <-ctx.Done():
+			if !g.leave(w) {
+				g.finish(<-w.turn) // woken and out of time at once: the turn is not lost, somebody else gets it
+			}
+			return 0, false
+		}
+	}
 }
 
 // ended is the error of a call whose context has ended, or would end before the next attempt.

@@ -27,13 +27,6 @@ type Options struct {
 	OnWait func(ctx context.Context, a policy.Attempt, wait time.Duration)
 }
 
-// Observer is told of what a Gate finds out. Each function may be nil.
-type Observer struct {
-	// Down and Up are called when the server is found to be away, and when it is found to be back.
-	Down func(err error)
-	Up   func(after time.Duration, attempts int)
-}
-
 // Call says how one call of Gate.Do goes. Healable is needed.
 type Call struct {
 	// Healable reports whether waiting can heal a connection attempt that failed with err.
@@ -45,10 +38,10 @@ type Call struct {
 	Once bool
 	// Stock, if not nil, may serve the call while the server is away.
 	Stock *Stock
-	// ID, if not nil, identifies the call to others; Served, if not nil, is told the ID of the call that has found the server back,
-	// when a call that waited for that is let in.
+	// ID, if not nil, identifies the call to others; Waited, if not nil, is called when a call goes on that has waited for others: by
+	// is the ID of the one that has found the server back, and nil where there is something in the stock.
 	ID     any
-	Served func(by any)
+	Waited func(by any)
 }
 
 // Gate lets connection attempts through while the server accepts them. When one fails in a way that waiting can heal,
@@ -63,6 +56,7 @@ type Gate struct {
 	since    time.Time     // when the gate went down
 	attempts int           // failed attempts since then
 	failedAt time.Time     // when the last of them failed
+	lapsed   time.Time     // when nobody looked any more; zero while somebody does
 	wait     time.Duration // the prober's last wait, counted from failedAt
 	lastErr  error         // the last healable failure
 	foundBy  any           // the ID of the call that found the server back last
@@ -70,11 +64,12 @@ type Gate struct {
 	probing  bool          // somebody has turnProbe, or is being given it; only its holder ends that
 	waiters  []*waiter     // in order of arrival
 
-	observers []*Observer
+	observers []*observer
 }
 
 type waiter struct {
-	turn chan turn // buffered, sent to at most once, while the waiter is in Gate.waiters
+	since time.Time // when its call began
+	turn  chan turn // buffered, sent to at most once, while the waiter is in Gate.waiters
 }
 
 // turn is what a waiter is told to do.
@@ -99,9 +94,9 @@ var ErrInStock = errors.New("served from the stock")
 
 type admittedKey struct{}
 
-// Admitted reports whether an attempt with ctx was let through by a gate that knew the server to be away: it must not fail with
+// Admitted reports whether an attempt with ctx was let through by g when it knew the server to be away: it must not fail with
 // ErrDown.
-func Admitted(ctx context.Context) bool { return ctx.Value(admittedKey{}) != nil }
+func (g *Gate) Admitted(ctx context.Context) bool { return ctx.Value(admittedKey{}) == g }
 
 // New returns a gate that is open.
 func New(o Options) *Gate { return &Gate{opts: o} }
@@ -114,19 +109,6 @@ func (g *Gate) Down() (time.Time, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.since, g.down.Load()
-}
-
-// Observe makes o be told of what the gate finds out, until the returned function is called.
-func (g *Gate) Observe(o Observer) (stop func()) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	p := &o
-	g.observers = append(slices.Clone(g.observers), p) // those before may be in use
-	return func() {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		g.observers = slices.DeleteFunc(slices.Clone(g.observers), func(other *Observer) bool { return other == p })
-	}
 }
 
 // Do runs attempt until it succeeds, fails for good, or no time is left: ctx has ended or, where there is one, the limit is
@@ -158,18 +140,16 @@ func (g *Gate) Do(ctx context.Context, how Call, attempt func(context.Context) e
 			// What the caller's own end cut short says nothing of the server.
 			return c.ended(ctx, err)
 		}
-		away := errors.Is(err, ErrDown)
-		if !away {
+		if errors.Is(err, ErrDown) {
+			c.own--
+		} else {
 			g.failed(err, c.start)
-		}
-		switch {
-		case how.Once && away:
-			return c.exhausted(policy.StopNotRetryable, nil, nil)
-		case how.Once:
-			return err
+			if how.Once {
+				return err
+			}
 		}
 	}
-	admitted := context.WithValue(ctx, admittedKey{}, true)
+	admitted := context.WithValue(ctx, admittedKey{}, g)
 	var t turn
 	holding := false
 	defer func() {
@@ -179,18 +159,24 @@ func (g *Gate) Do(ctx context.Context, how Call, attempt func(context.Context) e
 	}()
 	for {
 		if !holding {
-			switch t, holding = g.await(ctx, how); {
+			switch t, holding = c.await(ctx, how); {
 			case holding && t == turnTake:
 				holding = false
+				if how.Waited != nil {
+					how.Waited(nil)
+				}
 				if done, err := c.take(ctx, how.Stock); done {
 					return err
 				}
 				continue
 			case holding:
-				if t == turnEnter && how.Served != nil {
-					how.Served(g.finder())
+				if t == turnEnter && how.Waited != nil {
+					how.Waited(g.finder())
 				}
 			case how.Once && ctx.Err() == nil:
+				if !g.down.Load() {
+					continue // it has come back in this moment
+				}
 				return c.exhausted(policy.StopNotRetryable, nil, nil)
 			default:
 				return c.ended(ctx, nil)
@@ -212,6 +198,7 @@ func (g *Gate) Do(ctx context.Context, how Call, attempt func(context.Context) e
 		case errors.Is(err, ErrNoPlace) && how.Stock != nil:
 			// Nobody waits with a turn in hand for what other callers have: those that wait for the turn may need nothing of it.
 			holding = false
+			c.own--
 			g.finish(t)
 			if done, err := c.take(ctx, how.Stock); done {
 				return err
@@ -238,54 +225,6 @@ func (g *Gate) failures() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.attempts
-}
-
-// await returns the caller's turn: at once if nobody probes or there is something in its stock, else when it is woken; ok is false
-// if ctx ended first, or if it would have to wait and the call is to be made once. A turnTake need not be passed on: all that wait
-// look at their stock.
-func (g *Gate) await(ctx context.Context, how Call) (t turn, ok bool) {
-	g.mu.Lock()
-	if !g.down.Load() {
-		g.mu.Unlock()
-		return turnEnter, true
-	}
-	if !g.probing {
-		g.probing = true
-		g.mu.Unlock()
-		return turnProbe, true
-	}
-	if how.Once {
-		g.mu.Unlock()
-		return 0, false
-	}
-	w := &waiter{turn: make(chan turn, 1)}
-	g.waiters = append(g.waiters, w)
-	g.mu.Unlock()
-
-	var look <-chan time.Time
-	if how.Stock != nil {
-		if how.Stock.Has() && g.leave(w) {
-			return turnTake, true
-		}
-		ticker := time.NewTicker(lookAtStock)
-		defer ticker.Stop()
-		look = ticker.C
-	}
-	for {
-		select {
-		case t := <-w.turn:
-			return t, true
-		case <-look:
-			if how.Stock.Has() && g.leave(w) {
-				return turnTake, true
-			}
-		case <-ctx.Done():
-			if !g.leave(w) {
-				g.finish(<-w.turn) // woken and out of time at once: the turn is not lost, somebody else gets it
-			}
-			return 0, false
-		}
-	}
 }
 
 // finder returns the ID of the call that found the server back last.
@@ -352,15 +291,17 @@ func (g *Gate) failed(err error, began time.Time) {
 		g.since, g.attempts, g.wait = time.Now(), 0, 0
 	}
 	g.attempts++
-	g.lastErr, g.failedAt = err, time.Now()
+	g.lastErr, g.failedAt, g.lapsed = err, time.Now(), time.Time{}
 	g.promoteLocked()
-	observers := g.observers
-	g.mu.Unlock()
-	for _, o := range observers {
-		if wentDown && o.Down != nil {
-			o.Down(err)
+	var tell []func()
+	for _, o := range g.observers {
+		if down := o.Down; !o.told && down != nil {
+			tell = append(tell, func() { down(err) })
 		}
+		o.told = true
 	}
+	g.mu.Unlock()
+	callAll(tell)
 }
 
 // succeeded opens the gate and lets the first waiters in. Only the prober ends its probing: a success of one who was let
@@ -372,18 +313,23 @@ func (g *Gate) succeeded(t turn, by any) {
 		g.foundBy, g.foundAt = by, time.Now()
 	}
 	after, attempts := time.Since(g.since), g.attempts+1
+	if !g.lapsed.IsZero() { // it may have been back since then
+		after = g.lapsed.Sub(g.since)
+	}
 	g.down.Store(false)
 	if t == turnProbe {
 		g.probing = false
 	}
 	g.enterLocked(rampUp)
-	observers := g.observers
-	g.mu.Unlock()
-	for _, o := range observers {
-		if wasDown && o.Up != nil {
-			o.Up(after, attempts)
+	var tell []func()
+	for _, o := range g.observers {
+		if up := o.Up; wasDown && o.told && up != nil {
+			tell = append(tell, func() { up(after, attempts) })
 		}
+		o.told = o.told && !wasDown
 	}
+	g.mu.Unlock()
+	callAll(tell)
 }
 
 // finish ends a turn that said nothing about the server: the next waiter gets it.
@@ -407,11 +353,22 @@ func (g *Gate) passOnLocked(t turn) {
 
 // promoteLocked makes the longest waiter the prober, if there is none.
 func (g *Gate) promoteLocked() {
-	if g.probing || !g.down.Load() || len(g.waiters) == 0 {
-		return
+	switch {
+	case g.probing || !g.down.Load():
+	case len(g.waiters) > 0:
+		g.beginLocked()
+		g.wakeLocked(turnProbe)
+	case g.lapsed.IsZero():
+		g.lapsed = time.Now()
 	}
+}
+
+// beginLocked begins the turn of a prober.
+func (g *Gate) beginLocked() {
 	g.probing = true
-	g.wakeLocked(turnProbe)
+	if time.Since(g.lapsed) < unattended {
+		g.lapsed = time.Time{}
+	}
 }
 
 // enterLocked lets n waiters in.

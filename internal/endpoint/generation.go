@@ -3,6 +3,7 @@ package endpoint
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Hosts keeps a Host for each address that connections were made to. The zero Hosts is empty and ready for use. It is safe for
@@ -17,7 +18,10 @@ type Hosts struct {
 const maxHosts = 1000
 
 // Host is what is known of the server behind one address.
-type Host struct{ generation atomic.Uint64 }
+type Host struct {
+	generation atomic.Uint64
+	fencedAt   atomic.Pointer[time.Time] // nil: never
+}
 
 // At returns the Host of an address, always the same one.
 func (h *Hosts) At(addr string) *Host {
@@ -42,4 +46,17 @@ func (h *Host) Generation() uint64 { return h.generation.Load() }
 
 // Fence begins the next generation: the server turned out to have lost its role. It reports whether it did; it does not where
 // what was seen came over a connection of an earlier generation, which says nothing new.
-func (h *Host) Fence(seen uint64) bool { return h.generation.CompareAndSwap(seen, seen+1) }
+func (h *Host) Fence(seen uint64) bool {
+	if !h.generation.CompareAndSwap(seen, seen+1) {
+		return false
+	}
+	now := time.Now()
+	h.fencedAt.Store(&now)
+	return true
+}
+
+// FencedWithin reports whether the host was fenced less than d ago.
+func (h *Host) FencedWithin(d time.Duration) bool {
+	at := h.fencedAt.Load()
+	return at != nil && time.Since(*at) < d
+}
