@@ -107,7 +107,7 @@ func rideOut(t *testing.T, e event) {
 			})
 			defer end()
 			for _, w := range ways {
-				for n := range workers {
+				for n := range *workers {
 					working.Go(func() { w.work(ctx, run, n, stop) })
 				}
 			}
@@ -176,9 +176,9 @@ func mayBeUnknown(e event, check retrypg.CommitCheck, path string) int {
 	case check == retrypg.Ledger:
 		return 0
 	case path == direct:
-		return e.cuts * workers
+		return e.cuts * *workers
 	default:
-		return max(e.cuts, 1) * workers
+		return max(e.cuts, 1) * *workers
 	}
 }
 
@@ -186,7 +186,7 @@ func mayBeUnknown(e event, check retrypg.CommitCheck, path string) int {
 // others have left it behind.
 func goOn(ctx context.Context, ways []*way) error {
 	for _, w := range ways {
-		if err := w.meter.until(ctx, 3*workers, anywhere); err != nil {
+		if err := w.meter.until(ctx, 3**workers, anywhere); err != nil {
 			return err
 		}
 	}

@@ -27,7 +27,7 @@ func (r rows) print(out io.Writer) {
 	if len(r) == 0 {
 		return
 	}
-	fmt.Fprintf(out, "\nLongest time without a success, in ms (%d writers for each way):\n", workers)
+	fmt.Fprintf(out, "\nLongest time without a success, in ms (%d writers for each way):\n", *workers)
 	fmt.Fprintln(out, "  cluster: none of the servers, asked directly by a probe, took a write")
 	fmt.Fprintln(out, "  path:    the same for a probe that takes the way's path, through HAProxy and PgBouncer")
 	fmt.Fprintln(out)
