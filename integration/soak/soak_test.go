@@ -2,6 +2,7 @@ package soak_test
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -67,11 +68,27 @@ func crashBackend(ctx context.Context, c *pgtest.Cluster, _ *rand.Rand) error {
 	if err != nil {
 		return err
 	}
+	if pid == "" {
+		return errNobody
+	}
 	n, err := strconv.Atoi(pid)
 	if err != nil {
-		return fmt.Errorf("no backend to kill: %w", err)
+		return err
 	}
 	return c.CrashBackend(n)
+}
+
+// errNobody says that a fault has met no connection.
+var errNobody = errors.New("no connection is there")
+
+// overtaken reports whether a fault has met what the one before it does: a server process that is killed takes the server away
+// a moment later, and the successes that were waited for may have come before that.
+func overtaken(err error) bool {
+	switch retrypg.Classify(err).Retry {
+	case retrypg.RetryWait, retrypg.RetryReconnect:
+		return true
+	}
+	return errors.Is(err, errNobody)
 }
 
 // TestWhatIsToldIsTrueThroughCrashesAtRandom: in the mode of transaction ids a commit may be unknown if the server says that
@@ -136,9 +153,8 @@ func soak(t *testing.T, check retrypg.CommitCheck, seed uint64, d time.Duration)
 		if err == nil {
 			err = f.do(ctx, cluster, rnd)
 		}
-		switch retrypg.Classify(err).Retry {
-		case retrypg.RetryWait, retrypg.RetryReconnect:
-			continue // the fault before, of a server process, takes the server away in this moment
+		if overtaken(err) {
+			continue
 		}
 		if err != nil {
 			t.Errorf("%s: %v", f.name, err)
