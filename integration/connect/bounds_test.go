@@ -189,3 +189,19 @@ func TestCallersOwnDeadlineSaysNothingOfTheServer(t *testing.T) {
 	defer w.mu.Unlock()
 	require.Empty(t, w.downs)
 }
+
+// TestTheRowsOfAPoolTellOfTheStatementTimeoutThatEndedThem: the caller has no deadline that it could be.
+func TestTheRowsOfAPoolTellOfTheStatementTimeoutThatEndedThem(t *testing.T) {
+	d, p := newProxied(t)
+	pool := newPool(t, through(p, d, "retry_statement_timeout=500ms"))
+	// The second row is long enough for the server to send the whole of the first before it sleeps.
+	rows, err := pool.Query(context.WithoutCancel(t.Context()),
+		"select repeat('x', 20000), pg_sleep(case n when 3 then 60 else 0 end) from generate_series(1, 3) n")
+	require.NoError(t, err)
+	defer rows.Close()
+	require.True(t, rows.Next())
+	for rows.Next() { // what is there of the rest
+	}
+	require.ErrorContains(t, rows.Err(), "no answer within retry_statement_timeout (500ms)")
+	require.Equal(t, retrypg.RetryReconnect, retrypg.Classify(rows.Err()).Retry)
+}
