@@ -69,9 +69,9 @@ func takeKeysHiding(params map[string]string, dsn string, s *settings, secrets .
 	given, ambiguous := dsnPairs(dsn)
 	counts := make(map[string]int)
 	for _, g := range given {
-		counts[g.key]++
-		if g.key == "password" || g.key == "sslpassword" {
-			secrets = append(secrets, g.value)
+		counts[g.Key]++
+		if g.Key == "password" || g.Key == "sslpassword" {
+			secrets = append(secrets, g.Value)
 		}
 	}
 	secrets = append(secrets, os.Getenv("PGPASSWORD"), os.Getenv("PGSSLPASSWORD"))

@@ -51,7 +51,7 @@ func FuzzNoDSNPanicsOrLeavesAKeyOfOurs(f *testing.F) {
 		given, _ := dsnPairs(dsn)
 		last := map[string]string{}
 		for _, g := range given {
-			last[g.key] = g.value
+			last[g.Key] = g.Value
 		}
 		for k, v := range plain.RuntimeParams {
 			if dsnKeyNamed(k) != nil {

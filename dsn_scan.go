@@ -1,29 +1,27 @@
 package retrypg
 
 import (
-	"net/url"
 	"strings"
-)
 
-// dsnPair is one key of a DSN with its value, as written once.
-type dsnPair struct{ key, value string }
+	"github.com/retrypg/retrypg/internal/dsntext"
+)
 
 // dsnPairs lists what a DSN that pgx has parsed gives, in order, repetitions included: pgx itself keeps the last only.
 // The password of a URL's user part is listed as well. ambiguous is true for a URL in which a password may have been
 // taken for something else: one with an unescaped '/' or '?' leaves its '@' behind in the path or the query.
-func dsnPairs(dsn string) (pairs []dsnPair, ambiguous bool) {
+func dsnPairs(dsn string) (pairs []dsntext.Pair, ambiguous bool) {
 	for _, scheme := range []string{"postgres://", "postgresql://"} {
 		if rest, ok := strings.CutPrefix(dsn, scheme); ok {
 			return urlPairs(rest)
 		}
 	}
-	return keywordPairs(dsn), false
+	return dsntext.Keywords(dsn), false
 }
 
-func urlPairs(rest string) (pairs []dsnPair, ambiguous bool) {
+func urlPairs(rest string) (pairs []dsntext.Pair, ambiguous bool) {
 	if i := strings.IndexAny(rest, "@/"); i >= 0 && rest[i] == '@' {
 		if _, password, ok := strings.Cut(rest[:i], ":"); ok {
-			pairs = append(pairs, dsnPair{"password", unescaped(password)})
+			pairs = append(pairs, dsntext.Pair{Key: "password", Value: dsntext.Unescaped(password)})
 		}
 		rest = rest[i+1:]
 	}
@@ -51,45 +49,7 @@ func urlPairs(rest string) (pairs []dsnPair, ambiguous bool) {
 		var pair string
 		pair, query, _ = strings.Cut(query, "&")
 		key, value, _ := strings.Cut(pair, "=")
-		pairs = append(pairs, dsnPair{unescaped(key), unescaped(value)})
+		pairs = append(pairs, dsntext.Pair{Key: dsntext.Unescaped(key), Value: dsntext.Unescaped(value)})
 	}
 	return pairs, ambiguous
-}
-
-// unescaped decodes %xx as PostgreSQL does: '+' stays, spaces around are dropped.
-func unescaped(s string) string {
-	if u, err := url.PathUnescape(strings.Trim(s, " ")); err == nil {
-		return u
-	}
-	return s
-}
-
-func keywordPairs(dsn string) (pairs []dsnPair) {
-	const space = " \t\n\r\v\f"
-	for {
-		key, rest, ok := strings.Cut(dsn, "=")
-		if !ok {
-			return pairs
-		}
-		rest = strings.TrimLeft(rest, space)
-		end := space
-		if strings.HasPrefix(rest, "'") {
-			end, rest = "'", rest[1:]
-		}
-		var value []byte
-		for rest != "" && strings.IndexByte(end, rest[0]) < 0 {
-			if rest[0] == '\\' {
-				if rest = rest[1:]; rest == "" {
-					break
-				}
-			}
-			value = append(value, rest[0])
-			rest = rest[1:]
-		}
-		pairs = append(pairs, dsnPair{strings.Trim(key, space), string(value)})
-		if rest == "" {
-			return pairs
-		}
-		dsn = rest[1:]
-	}
 }

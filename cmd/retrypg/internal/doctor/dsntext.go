@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/retrypg/retrypg/internal/dsntext"
 )
 
 // Errors of DSNs, in which no part of them is shown.
@@ -23,16 +25,14 @@ type dsnText struct {
 	url   bool
 	head  string // of a URL: scheme, user, hosts, database, with the password replaced
 	pass  string // of a URL's user part
-	pairs []pair
+	pairs []dsntext.Pair
 }
-
-type pair struct{ key, value string }
 
 // parseText takes a DSN apart.
 func parseText(dsn string) (*dsnText, error) {
 	scheme, rest, found := strings.Cut(dsn, "://")
 	if !found || scheme != "postgres" && scheme != "postgresql" {
-		return &dsnText{pairs: keywords(dsn)}, nil
+		return &dsnText{pairs: dsntext.Keywords(dsn)}, nil
 	}
 	t := &dsnText{url: true, head: scheme + "://"}
 	end := strings.IndexAny(rest, "/?#")
@@ -47,7 +47,7 @@ func parseText(dsn string) (*dsnText, error) {
 		user, password, given := strings.Cut(authority[:at], ":")
 		t.head += user
 		if given {
-			t.pass = unescaped(password)
+			t.pass = dsntext.Unescaped(password)
 			t.head += ":" + placeholder
 		}
 		t.head += "@"
@@ -60,50 +60,14 @@ func parseText(dsn string) (*dsnText, error) {
 		var key, value string
 		key, query, _ = strings.Cut(query, "&")
 		if key, value, _ = strings.Cut(key, "="); key != "" {
-			t.pairs = append(t.pairs, pair{unescaped(key), unescaped(value)})
+			t.pairs = append(t.pairs, dsntext.Pair{Key: dsntext.Unescaped(key), Value: dsntext.Unescaped(value)})
 		}
 	}
 	return t, nil
 }
 
-// unescaped decodes %xx as pgx does: + stays, and blanks around are dropped.
-func unescaped(s string) string {
-	if u, err := url.PathUnescape(strings.Trim(s, " ")); err == nil {
-		return u
-	}
-	return s
-}
-
-// escaped encodes what unescaped decodes.
+// escaped encodes what dsntext.Unescaped decodes.
 func escaped(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }
-
-const blanks = " \t\n\r\v\f"
-
-// keywords reads the pairs of a keyword/value DSN, with the rules of libpq: values with blanks are in quotes, and \ makes
-// the next character one of the value.
-func keywords(dsn string) (pairs []pair) {
-	for {
-		key, rest, found := strings.Cut(dsn, "=")
-		if !found {
-			return pairs
-		}
-		rest = strings.TrimLeft(rest, blanks)
-		end := blanks
-		if strings.HasPrefix(rest, "'") {
-			end, rest = "'", rest[1:]
-		}
-		var value strings.Builder
-		i := 0
-		for ; i < len(rest) && !strings.ContainsRune(end, rune(rest[i])); i++ {
-			if rest[i] == '\\' && i+1 < len(rest) {
-				i++
-			}
-			value.WriteByte(rest[i])
-		}
-		pairs = append(pairs, pair{strings.Trim(key, blanks), value.String()})
-		dsn = rest[min(i+1, len(rest)):]
-	}
-}
 
 // secret reports whether the value of a key is not to be printed.
 func secret(key string) bool { return key == "password" || key == "sslpassword" }
@@ -112,8 +76,8 @@ func secret(key string) bool { return key == "password" || key == "sslpassword" 
 func (t *dsnText) secrets() (secrets []string) {
 	secrets = append(secrets, t.pass)
 	for _, p := range t.pairs {
-		if secret(p.key) {
-			secrets = append(secrets, p.value)
+		if secret(p.Key) {
+			secrets = append(secrets, p.Value)
 		}
 	}
 	return secrets
@@ -123,20 +87,20 @@ func (t *dsnText) secrets() (secrets []string) {
 func (t *dsnText) with(changes []Change) string {
 	pairs := slices.Clone(t.pairs)
 	for i, p := range pairs {
-		if secret(p.key) {
-			pairs[i].value = placeholder
+		if secret(p.Key) {
+			pairs[i].Value = placeholder
 		}
 	}
 	for _, c := range changes {
-		pairs = slices.DeleteFunc(pairs, func(p pair) bool { return p.key == c.Key })
-		pairs = append(pairs, pair{c.Key, c.Value})
+		pairs = slices.DeleteFunc(pairs, func(p dsntext.Pair) bool { return p.Key == c.Key })
+		pairs = append(pairs, dsntext.Pair{Key: c.Key, Value: c.Value})
 	}
 	var parts []string
 	for _, p := range pairs {
 		if t.url {
-			parts = append(parts, escaped(p.key)+"="+escaped(p.value))
+			parts = append(parts, escaped(p.Key)+"="+escaped(p.Value))
 		} else {
-			parts = append(parts, p.key+"="+quoted(p.value))
+			parts = append(parts, p.Key+"="+quoted(p.Value))
 		}
 	}
 	switch {
@@ -151,7 +115,7 @@ func (t *dsnText) with(changes []Change) string {
 // quoted writes a value of a keyword/value DSN.
 func quoted(value string) string {
 	inside := strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value)
-	if value == "" || inside != value || strings.ContainsAny(value, blanks) {
+	if value == "" || inside != value || strings.ContainsAny(value, dsntext.Blanks) {
 		return "'" + inside + "'"
 	}
 	return value
