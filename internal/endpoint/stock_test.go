@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -200,5 +201,40 @@ func TestAnAttemptThatWasServedFromTheStockTellsNothingOfTheServer(t *testing.T)
 		_, down = g.Down()
 		require.False(t, down, "the next one looks")
 		require.NoError(t, g.Do(t.Context(), Call{Healable: away}, func(context.Context) error { return ErrInStock }))
+	})
+}
+
+// TestACallThatFoundTheStockEmptyGoesBackToItsPlace: else those that came later would overtake it again and again.
+func TestACallThatFoundTheStockEmptyGoesBackToItsPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := New(Options{Backoff: every(100 * time.Millisecond)})
+		var mu sync.Mutex
+		var tried []string
+		attempt := func(name string) func(context.Context) error {
+			return func(context.Context) error {
+				mu.Lock()
+				defer mu.Unlock()
+				tried = append(tried, name)
+				return errAway
+			}
+		}
+		var calls sync.WaitGroup
+		call := func(name string, how Call) {
+			calls.Go(func() { require.Error(t, g.Do(t.Context(), how, attempt(name))) })
+		}
+		call("prober", Call{Healable: away, Limit: 3 * time.Second})
+		time.Sleep(time.Second)
+		looks := 0
+		stock := &Stock{
+			Has:  func() bool { looks++; return looks == 50 }, // a second later
+			Take: func(context.Context) error { return ErrEmpty },
+		}
+		call("first", Call{Healable: away, Limit: 10 * time.Second, Stock: stock})
+		time.Sleep(500 * time.Millisecond)
+		call("second", Call{Healable: away, Limit: 10 * time.Second})
+		calls.Wait()
+		require.Greater(t, looks, 50)
+		i := slices.IndexFunc(tried, func(name string) bool { return name != "prober" })
+		require.Equal(t, "first", tried[i])
 	})
 }
