@@ -25,6 +25,8 @@ type txFacts struct {
 	final    bool           // it failed as on a standby, and no other server would do better
 	standby  bool           // it was begun on a hot standby, and stays read-only should that be promoted
 	late     bool           // it is asked before its COMMIT, not at its BEGIN
+	lazy     bool           // its BEGIN travels with its first statement, and the question with a later one or that
+	refused  bool           // the server refused the question, which aborted it
 	begun    outcome.Begun  // zero where nothing was read
 	token    *outcome.Token // of Ledger
 	mute     string         // why nothing can be asked; empty if something can
@@ -64,10 +66,10 @@ func (c *core) sendBegin(ctx context.Context, conn *pgx.Conn, l *link, o pgx.TxO
 		return err
 	case l.tx.readOnly:
 		l.tx.mute = muteReadOnly
-		return l.beginPlainly(ctx, conn)
+		return c.beginUnasked(ctx, conn, l)
 	case w.check == NoCheck:
 		l.tx.mute = muteOff
-		return l.beginPlainly(ctx, conn)
+		return c.beginUnasked(ctx, conn, l)
 	}
 	if err := l.identify(ctx, conn); err != nil {
 		return err
@@ -76,10 +78,15 @@ func (c *core) sendBegin(ctx context.Context, conn *pgx.Conn, l *link, o pgx.TxO
 		switch {
 		case l.onStandby():
 			l.tx.mute = muteStandby
-			return l.beginPlainly(ctx, conn)
+			return c.beginUnasked(ctx, conn, l)
 		case !l.server.Known():
 			l.tx.mute = muteServer
-			return l.beginPlainly(ctx, conn)
+			return c.beginUnasked(ctx, conn, l)
+		case l.lacksIDs():
+			l.tx.mute = muteXID
+			return c.beginUnasked(ctx, conn, l)
+		case c.lazy(l):
+			return l.beginWithFirst(ctx)
 		}
 	}
 	if keepsSnapshot(o.IsoLevel) || o.IsoLevel == "" && l.lateByDefault {
@@ -118,6 +125,14 @@ func keepsSnapshot(level pgx.TxIsoLevel) bool {
 		return false
 	}
 	return true
+}
+
+// beginUnasked begins a transaction that is not asked for its id.
+func (c *core) beginUnasked(ctx context.Context, conn *pgx.Conn, l *link) error {
+	if c.lazy(l) {
+		return l.beginWithFirst(ctx)
+	}
+	return l.beginPlainly(ctx, conn)
 }
 
 func (l *link) beginPlainly(ctx context.Context, conn *pgx.Conn) error {

@@ -2,6 +2,7 @@ package retrypg
 
 import (
 	"context"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -10,10 +11,6 @@ import (
 
 // beginLate begins a transaction that is asked before its COMMIT.
 func (c *core) beginLate(ctx context.Context, conn *pgx.Conn, l *link) error {
-	if l.outOfIDs && l.tx.wishes.check != Ledger {
-		l.tx.mute = muteXID
-		return l.beginPlainly(ctx, conn)
-	}
 	l.tx.late = true
 	if l.tx.wishes.check == Ledger && !l.onStandby() {
 		if err := c.haveLedger(ctx, conn, l); err != nil { // which is too late within the transaction
@@ -27,13 +24,21 @@ func (c *core) beginLate(ctx context.Context, conn *pgx.Conn, l *link) error {
 // Transactions that only read go on (src/backend/access/transam/varsup.c, GetNewTransactionId).
 const programLimitExceeded = "54000"
 
+// lackingIDs is how long a server that handed out no more transaction ids is not asked for one on the same connection. Chosen: until it
+// does again, each question costs a transaction.
+const lackingIDs = 30 * time.Second
+
+// lacksIDs reports whether the server has handed out no more transaction ids a short time ago.
+func (l *link) lacksIDs() bool { return !l.outOfIDs.IsZero() && time.Since(l.outOfIDs) < lackingIDs }
+
 // ledgerSavepoint is what a token is written in, so that a refusal does not abort the transaction.
 const ledgerSavepoint = "retrypg_ledger"
 
 // askLate asks what BEGIN was not asked, now that COMMIT is due and the transaction has the snapshot that its statements
 // wanted. An error means that COMMIT must not be sent.
 func (c *core) askLate(ctx context.Context, conn *pgx.Conn, l *link) error {
-	if !l.tx.late || l.pg.TxStatus() != 'T' { // one that is aborted has nothing to be asked about
+	l.collect()
+	if !l.tx.late || l.status() != 'T' { // one that is aborted has nothing to be asked about
 		return nil
 	}
 	l.tx.late = false
@@ -44,7 +49,7 @@ func (c *core) askLate(ctx context.Context, conn *pgx.Conn, l *link) error {
 	} else {
 		err := l.question(ctx, conn, outcome.VersionOf(l.pg).XIDQuery(l.pooled), "SELECT 1", false)
 		if SQLState(err) == programLimitExceeded {
-			l.outOfIDs = true
+			l.outOfIDs = time.Now()
 			return &notAppliedError{err: err} // and may be run again, without a question
 		}
 		if err != nil {

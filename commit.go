@@ -26,7 +26,7 @@ func unsendable(ctx context.Context, conn *pgx.Conn, l *link) (verdict, error) {
 	if err := ctx.Err(); err != nil {
 		return verdictNotApplied, &notAppliedError{err: err}
 	}
-	if conn.PgConn().TxStatus() == 'I' || l.lostEnd() {
+	if l.status() == 'I' || l.lostEnd() {
 		// Outside of a transaction COMMIT is answered with its tag and a mere warning. A closed connection keeps the
 		// last status that the server told.
 		return verdictEnded, endedError(nil)
@@ -45,7 +45,7 @@ func unsendable(ctx context.Context, conn *pgx.Conn, l *link) (verdict, error) {
 // what was sent, the server's ReadyForQuery; never by the kind of error alone. The error is nil if and only if the
 // transaction committed; with verdictUnknown it is what came in place of an answer.
 func commit(ctx context.Context, conn *pgx.Conn, l *link, query string) (verdict, error) {
-	mark, aborted := l.mark(), conn.PgConn().TxStatus() == 'E'
+	mark, aborted := l.mark(), l.status() == 'E'
 	tag, err := l.sendCommit(ctx, conn, query)
 	switch tag.String() {
 	case "COMMIT":
@@ -107,6 +107,16 @@ func commitRefused(conn *pgx.Conn, err error) bool {
 // other work. With strict a transaction that a text of the user's has begun, after it ended the one that is to be committed, is
 // rolled back, as if none were open.
 func settle(ctx context.Context, c *core, conn *pgx.Conn, l *link, query string, strict bool) (verdict, error) {
+	l.collect()
+	if query == plainCommit && l.unsent() { // there is nothing that could be lost
+		if err := ctx.Err(); err != nil {
+			return verdictNotApplied, &notAppliedError{err: err}
+		}
+		return verdictCommitted, nil
+	}
+	if l.rider != nil && l.rider.Refused() {
+		return verdictNotApplied, pgx.ErrTxCommitRollback
+	}
 	v, err := unsendable(ctx, conn, l)
 	if v == verdictNone && strict && l.endedByText(ctx) {
 		v, err = verdictEnded, endedError(nil)
@@ -150,8 +160,12 @@ func (l *link) notSent(err error) error {
 func unsettle(ctx context.Context, conn *pgx.Conn, l *link, strict bool) (verdict, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
 	defer cancel()
+	l.collect()
+	if l.unsent() || l.rider != nil && l.rider.Refused() && !conn.IsClosed() {
+		return verdictNone, nil // the server has no transaction to roll back
+	}
 	v := verdictNone
-	if conn.PgConn().TxStatus() == 'I' || l.lostEnd() || strict && l.endedByText(ctx) {
+	if l.status() == 'I' || l.lostEnd() || strict && l.endedByText(ctx) {
 		v = verdictEnded
 	}
 	err := rollback(ctx, conn)

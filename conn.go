@@ -80,6 +80,9 @@ func (c *Conn) repeatable(err error, query string, args []driver.NamedValue) boo
 // could be run again.
 func run[T any](ctx context.Context, c *Conn, query string, args []driver.NamedValue, attempt func(context.Context) (T, error)) (T, error) {
 	if c.session.inTx() {
+		if c.session.link.waits() {
+			return runFirst(ctx, c, func() bool { return repeatableFirst(query, valuesOf(args)) }, attempt)
+		}
 		return attempt(ctx)
 	}
 	c.session.leaving = false // what was said of an earlier statement
@@ -115,7 +118,14 @@ func (c *Conn) Prepare(query string) (driver.Stmt, error) {
 
 // PrepareContext implements driver.ConnPrepareContext.
 func (c *Conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
-	stmt, err := c.prepare(ctx, query)
+	attempt := func(ctx context.Context) (driver.Stmt, error) { return c.prepare(ctx, query) }
+	var stmt driver.Stmt
+	var err error
+	if c.session.link.waits() {
+		stmt, err = runFirst(ctx, c, func() bool { return true }, attempt) // it has no effect
+	} else {
+		stmt, err = attempt(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -145,6 +155,10 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 		tx, err = c.traced.BeginTx(ctx, opts)
 	} else {
 		tx, err = c.session.BeginTx(ctx, opts)
+	}
+	if err == nil && c.session.link.waits() {
+		permit.Ignore() // nothing was sent yet: the first statement asks, and tells
+		return tx, nil
 	}
 	report(ctx, &permit, err)
 	return tx, err

@@ -19,6 +19,8 @@ type connTx struct {
 	release    context.CancelFunc // of the context of the last query, whose rows may be read yet; may be nil
 	textTag    string             // the tag of the statement that ended the transaction, COMMIT or ROLLBACK sent as text
 	large      pgx.Tx             // pgx's own, for its large objects
+	// move begins the transaction on another connection, if no statement has had an effect; nil where there is none
+	move func(context.Context) error
 }
 
 var (
@@ -27,7 +29,18 @@ var (
 )
 
 // Exec implements pgx.Tx. It sees a transaction that is ended by text.
-func (t *connTx) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+func (t *connTx) Exec(ctx context.Context, sql string, args ...any) (tag pgconn.CommandTag, err error) {
+	if !t.link.waits() || t.closed {
+		return t.exec(ctx, sql, args...)
+	}
+	err = t.first(ctx, func() bool { return repeatableFirst(sql, args) }, func() error {
+		tag, err = t.exec(ctx, sql, args...)
+		return err
+	})
+	return tag, err
+}
+
+func (t *connTx) exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
 	if t.closed {
 		return pgconn.CommandTag{}, pgx.ErrTxClosed
 	}
@@ -36,11 +49,11 @@ func (t *connTx) Exec(ctx context.Context, sql string, args ...any) (pgconn.Comm
 	}
 	ctx, cancel := t.link.core.bounded(ctx)
 	defer release(cancel)
-	was := t.conn.PgConn().TxStatus()
+	was := t.link.status()
 	tag, err := t.conn.Exec(ctx, sql, args...)
 	if err == nil {
 		t.link.sent(tag)
-		if was != 'I' && t.conn.PgConn().TxStatus() == 'I' {
+		if was != 'I' && t.link.status() == 'I' {
 			t.textTag = textEnd(was, sql, tag.String())
 		}
 	}
@@ -68,6 +81,13 @@ func (t *connTx) bounded(ctx context.Context) (_ context.Context, limited bool) 
 
 // Query implements pgx.Tx.
 func (t *connTx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	if !t.link.waits() || t.closed {
+		return t.query(ctx, sql, args...)
+	}
+	return t.queryFirst(ctx, sql, args)
+}
+
+func (t *connTx) query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
 	err := pgx.ErrTxClosed
 	if !t.closed {
 		err = t.sending(ctx, sql, len(args) > 0)
@@ -85,6 +105,10 @@ func (t *connTx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, 
 
 // QueryRow implements pgx.Tx.
 func (t *connTx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	if t.link.waits() && !t.closed {
+		rows, err := t.queryFirst(ctx, sql, args)
+		return &firstRow{rows, err}
+	}
 	err := pgx.ErrTxClosed
 	if !t.closed {
 		err = t.sending(ctx, sql, len(args) > 0)
@@ -101,7 +125,18 @@ func (t *connTx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row 
 }
 
 // Prepare implements pgx.Tx. The statement may be executed by its name, which says nothing of it.
-func (t *connTx) Prepare(ctx context.Context, name, sql string) (*pgconn.StatementDescription, error) {
+func (t *connTx) Prepare(ctx context.Context, name, sql string) (d *pgconn.StatementDescription, err error) {
+	if !t.link.waits() || t.closed {
+		return t.prepare(ctx, name, sql)
+	}
+	err = t.first(ctx, always, func() error {
+		d, err = t.prepare(ctx, name, sql)
+		return err
+	})
+	return d, err
+}
+
+func (t *connTx) prepare(ctx context.Context, name, sql string) (*pgconn.StatementDescription, error) {
 	if t.closed {
 		return nil, pgx.ErrTxClosed
 	}
@@ -119,6 +154,9 @@ func (t *connTx) CopyFrom(ctx context.Context, table pgx.Identifier, columns []s
 	if t.closed {
 		return 0, pgx.ErrTxClosed
 	}
+	if err := t.beginNow(ctx); err != nil { // the source can be read once only
+		return 0, err
+	}
 	if err := t.sending(ctx, "copy", false); err != nil {
 		return 0, err
 	}
@@ -134,6 +172,9 @@ func (t *connTx) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 	}
 	if failed := pgx.FailedBatchResults(b, errBatchBegin); failed.Tx() != nil {
 		return failed
+	}
+	if err := t.beginNow(ctx); err != nil { // a batch is not sent twice
+		return pgx.FailedBatchResults(b, err)
 	}
 	f := &t.link.tx.texts
 	for _, q := range b.QueuedQueries {
@@ -155,6 +196,7 @@ func (t *connTx) LargeObjects() pgx.LargeObjects {
 	if t.closed {
 		return pgx.FailedBatchResults(b, pgx.ErrTxClosed).Tx().LargeObjects()
 	}
+	t.beginAny()
 	t.link.tx.texts.early = false // they send their queries past us
 	if t.large == nil {
 		t.large = t.conn.SendBatch(ended, b).Tx()
@@ -162,8 +204,10 @@ func (t *connTx) LargeObjects() pgx.LargeObjects {
 	return t.large.LargeObjects()
 }
 
-// Conn implements pgx.Tx. What is sent over it is not seen here.
+// Conn implements pgx.Tx. What is sent over it is not seen here; a BEGIN that waits for the first statement is sent first, and the
+// answer waited for.
 func (t *connTx) Conn() *pgx.Conn {
+	t.beginAny()
 	t.link.tx.texts.early = false
 	return t.conn
 }

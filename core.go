@@ -218,6 +218,7 @@ func (c *core) prepareConfig(cfg *pgx.ConnConfig, hooks connectHooks, plain bool
 	c.tracer, c.connectTimeout, c.wantsPrimary = cfg.Tracer, cfg.ConnectTimeout, needsPrimary(cfg)
 	c.role, _ = roleOf(cfg)
 	cfg.DialFunc = transport.Dialer(c.set.transport(), cfg.ConnectTimeout, cfg.DialFunc)
+	carry(cfg)
 	c.observeGate(c.gateFor(cfg, hooks, plain))
 	c.watchServers(cfg, hooks, plain)
 	if role, known := roleOf(cfg); known && c.set.commitCheck != NoCheck && identifying[role] != nil {

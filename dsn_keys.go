@@ -115,6 +115,15 @@ var dsnKeys = []dsnKey{
 		},
 	},
 	{
+		name: "retry_lazy_begin", def: "on", words: []string{"on", "off"},
+		allowed: "on, off",
+		doc:     "whether BEGIN is sent with the first statement of a transaction, which saves a round trip",
+		set: func(s *settings, v string) bool {
+			s.lazyBeginOff = v == "off"
+			return v == "on" || v == "off"
+		},
+	},
+	{
 		name: "retry_commit_check", def: XID.String(), words: []string{"xid", "ledger", "off"},
 		allowed: "xid, ledger, off",
 		doc:     "how the outcome of a COMMIT whose answer was lost is found out",

@@ -39,8 +39,8 @@ var importRules = []importRule{
 		denied:  []string{"go.opentelemetry.io/otel/sdk/...", "go.opentelemetry.io/otel/exporters/..."},
 	},
 	{
-		packages: []string{"internal/dsntext", "internal/sqlstate", "internal/transport"},
-		reason:   "texts, a table and a net.Conn, which need nothing to be tested",
+		packages: []string{"internal/dsntext", "internal/piggyback", "internal/sqlstate", "internal/transport"},
+		reason:   "texts, bytes, a table and a net.Conn, which need nothing to be tested",
 		allowed:  []string{},
 	},
 	{
@@ -62,7 +62,7 @@ var importRules = []importRule{
 		denied:   []string{modulePath, modulePath + "/metrics", "go.opentelemetry.io/..."},
 	},
 	{
-		packages: []string{"", "policy", "breaker", "metrics", "internal/sqlstate", "internal/transport", "internal/endpoint", "internal/outcome"},
+		packages: []string{"", "policy", "breaker", "metrics", "internal/piggyback", "internal/sqlstate", "internal/transport", "internal/endpoint", "internal/outcome"},
 		reason:   "a program that uses the library must not be linked with test libraries, servers or exporters",
 		denied: []string{
 			modulePath + "/internal/pgtest/...", "testing", "github.com/stretchr/...", "github.com/testcontainers/...",

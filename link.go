@@ -12,6 +12,7 @@ import (
 
 	"github.com/retrypg/retrypg/internal/endpoint"
 	"github.com/retrypg/retrypg/internal/outcome"
+	"github.com/retrypg/retrypg/internal/piggyback"
 	"github.com/retrypg/retrypg/internal/transport"
 )
 
@@ -28,6 +29,7 @@ type link struct {
 	toStandby bool            // the server was a standby then, as it said
 	left      bool            // it was found to have the wrong role over this connection
 	wire      *transport.Conn // nil where the connection was not dialled by us: nothing is known then
+	rider     *piggyback.Conn // nil where nothing can travel with what pgx sends
 
 	txErr   *pgconn.PgError // the error that aborted the transaction, if one did
 	suspect *pgconn.PgError // an error as of a standby, of a server that has not shown to be one; see demoted
@@ -42,13 +44,18 @@ type link struct {
 	beginText  string           // the last BEGIN with the question for the id, which most transactions share
 	beginFor   pgx.TxOptions    // what beginText is for
 
-	lateByDefault bool // default_transaction_isolation is a level whose transactions keep their snapshot
-	ledger        bool // the table of the tokens was there
-	outOfIDs      bool // the server handed out no more transaction ids
+	lateByDefault bool      // default_transaction_isolation is a level whose transactions keep their snapshot
+	ledger        bool      // the table of the tokens was there
+	outOfIDs      time.Time // when the server handed out no more transaction ids; zero if it always did
 
 	preparable bool              // statements may be prepared on it
-	begins     int               // transactions that were begun with text
+	begins     int               // transactions that were begun, or asked, with text
 	prepared   *outcome.Prepared // BEGIN with the question; nil if it is not prepared
+
+	beginMsgs    []byte        // the last BEGIN that waited for a statement
+	beginMsgsFor pgx.TxOptions // what it is for
+	questionMsgs []byte        // the question for the id, as it travels with a statement
+	named        named         // whether it is prepared
 
 	answer committing // to COMMIT
 }
@@ -56,6 +63,7 @@ type link struct {
 // newLink makes the link of a connection and leaves it where OnPgError finds it.
 func newLink(pc *pgconn.PgConn) *link {
 	l := &link{pg: pc, wire: transport.From(pc.Conn())}
+	l.rider = riderOf(l.wire)
 	pc.CustomData()[linkKey] = l
 	return l
 }
@@ -75,7 +83,12 @@ func ensureLink(pc *pgconn.PgConn) *link {
 }
 
 // begin forgets the last transaction.
-func (l *link) begin() { l.txErr, l.tx = nil, txFacts{} }
+func (l *link) begin() {
+	l.txErr, l.tx = nil, txFacts{}
+	if l.rider != nil {
+		l.rider.Reset()
+	}
+}
 
 // note keeps the last error of a transaction that does not merely say that it is aborted already: should the transaction
 // be found aborted, that error is why.
@@ -83,8 +96,13 @@ func (l *link) note(err *pgconn.PgError) {
 	if l == nil {
 		return
 	}
-	if err.Code != "25P02" && l.pg.TxStatus() != 'I' {
+	if err.Code != "25P02" && l.status() != 'I' {
 		l.txErr = err
+		if l.tx.lazy {
+			if answer, _ := l.rider.Answer(); answer == piggyback.Failed {
+				l.refusedQuestion()
+			}
+		}
 	}
 	if l.host != nil && Classify(err).Retry == RetryFailover {
 		switch on, sure := l.hotStandby(); {
@@ -150,7 +168,7 @@ func (l *link) demoted(ctx context.Context) bool {
 	if l.suspect == nil || l.stale() {
 		return l.stale()
 	}
-	if l.pg.IsClosed() || l.pg.TxStatus() != 'I' {
+	if l.pg.IsClosed() || l.status() != 'I' {
 		return false
 	}
 	standby, err := l.asksRecovery(ctx)

@@ -91,6 +91,7 @@ type settings struct {
 
 	commitCheck           CommitCheck   // 0 = XID
 	commitCheckMaxElapsed time.Duration // 0 = default
+	lazyBeginOff          bool
 	ledgerTable           string        // "" = default
 	ledgerRetention       time.Duration // 0 = default
 
@@ -142,6 +143,15 @@ func WithCommitCheck(c CommitCheck) Option {
 		}
 		s.commitCheck = c
 	})
+}
+
+// WithLazyBegin says whether BEGIN is sent with the first statement of a transaction, in the same flight, which saves a round trip: the
+// default, which retry_lazy_begin=off and WithLazyBegin(false) switch off. Then what BEGIN itself would have failed with is the error of the
+// first statement, of which the server has run nothing; and a transaction without a statement is none: Commit and
+// Rollback send nothing. Where a statement cannot carry BEGIN (a COPY or a batch of pgx, a transaction with a ledger, a pooler in
+// between, a server that is not PostgreSQL) it is sent by itself.
+func WithLazyBegin(on bool) Option {
+	return optionFunc(func(s *settings) { s.lazyBeginOff = !on })
 }
 
 // WithLedgerTable sets the table of Ledger: a schema and a name, joined by a dot, which are taken as they are, without

@@ -13,14 +13,15 @@ import (
 
 // pgxTx is a transaction over pgx: that of Pool.BeginTx, and the attempt of WithPgxTx, which its closure gets.
 type pgxTx struct {
-	pgx.Tx         // a *connTx, or that of a type of the user's
-	own    *connTx // the former; nil with the latter
-	core   *core
-	conn   *pgx.Conn // nil for a test double
-	link   *link
-	pooled *pgxpool.Conn                       // to be given back; nil where the connection is the caller's
-	fn     func(context.Context, pgx.Tx) error // of WithPgxTx
-	wishes txWishes
+	pgx.Tx          // a *connTx, or that of a type of the user's
+	own     *connTx // the former; nil with the latter
+	core    *core
+	conn    *pgx.Conn // nil for a test double
+	link    *link
+	pooled  *pgxpool.Conn                                // to be given back; nil where the connection is the caller's
+	acquire func(context.Context) (*pgxpool.Conn, error) // takes another one
+	fn      func(context.Context, pgx.Tx) error          // of WithPgxTx
+	wishes  txWishes
 
 	commitQuery string // of pgx.TxOptions; empty means commit
 	ending
@@ -51,6 +52,7 @@ func (t *pgxTx) begin(ctx context.Context, db PgxTxBeginner, o pgx.TxOptions) er
 		fn, wishes := t.fn, t.wishes
 		*t = *own
 		t.fn, t.wishes, own.over = fn, wishes, true
+		t.own.move = t.move
 		t.link.tx.wishes.verify, t.link.tx.wishes.name = wishes.verify, wishes.name
 		return nil
 	}
@@ -90,7 +92,7 @@ func (t *pgxTx) beginOn(ctx context.Context, acquire func(context.Context) (*pgx
 		reused := l.used
 		l.used = true
 		if err = t.beginConn(ctx, pooled.Conn(), o); err == nil {
-			t.pooled = pooled
+			t.pooled, t.acquire, t.own.move = pooled, acquire, t.move
 			return nil
 		}
 		closed := pooled.Conn().IsClosed()
@@ -124,6 +126,26 @@ func (t *pgxTx) beginConn(ctx context.Context, conn *pgx.Conn, o pgx.TxOptions) 
 	}
 	t.own = &connTx{conn: conn, link: t.link}
 	t.Tx = t.own
+	return nil
+}
+
+// move begins the transaction on another connection of its pool.
+func (t *pgxTx) move(ctx context.Context) error {
+	options, wishes := t.link.tx.options, t.link.tx.wishes
+	t.pooled.Release()
+	t.pooled = nil
+	pooled, err := t.acquire(ctx)
+	if err != nil {
+		return err
+	}
+	t.pooled, t.conn = pooled, pooled.Conn()
+	t.link = ensureLink(t.conn.PgConn())
+	t.link.used = true
+	t.own.conn, t.own.link = t.conn, t.link
+	if err := t.core.beginTx(ctx, t.conn, t.link, options, wishes); err != nil {
+		closeNow(t.conn) // what follows in the transaction must not run outside of one
+		return err
+	}
 	return nil
 }
 

@@ -23,11 +23,7 @@ func rerunnable(sql string) bool {
 	if !t.skipBlank() {
 		return false
 	}
-	switch word := t.word(); {
-	case strings.EqualFold(word, "select"), strings.EqualFold(word, "insert"), strings.EqualFold(word, "update"),
-		strings.EqualFold(word, "delete"), strings.EqualFold(word, "merge"), strings.EqualFold(word, "with"),
-		strings.EqualFold(word, "values"), strings.EqualFold(word, "table"):
-	default:
+	if !t.plans() {
 		return false
 	}
 	if t.at("$") || t.i == len(t.s) {
@@ -43,6 +39,17 @@ func rerunnable(sql string) bool {
 		}
 	}
 	return true
+}
+
+// plans consumes a word and reports whether a statement that begins with it is one that the server plans.
+func (t *sqlText) plans() bool {
+	switch word := t.word(); {
+	case strings.EqualFold(word, "select"), strings.EqualFold(word, "insert"), strings.EqualFold(word, "update"),
+		strings.EqualFold(word, "delete"), strings.EqualFold(word, "merge"), strings.EqualFold(word, "with"),
+		strings.EqualFold(word, "values"), strings.EqualFold(word, "table"):
+		return true
+	}
+	return false
 }
 
 // sqlText is a position in a text, read by the rules of PostgreSQL's lexer (src/backend/parser/scan.l).

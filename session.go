@@ -79,7 +79,7 @@ func (s *session) ExecContext(ctx context.Context, query string, argsV []driver.
 		return nil, s.failed(ctx, driver.ErrBadConn, fresh, false)
 	}
 	args := valuesOf(argsV)
-	mark, was := s.link.mark(), s.pgx.PgConn().TxStatus()
+	mark, was := s.link.mark(), s.link.status()
 	if err := s.sending(ctx, query, len(args) > 0); err != nil {
 		return nil, s.failed(ctx, err, fresh, true)
 	}
@@ -93,7 +93,7 @@ func (s *session) ExecContext(ctx context.Context, query string, argsV []driver.
 	}
 	if s.tx != nil {
 		s.link.sent(tag)
-		if was != 'I' && s.pgx.PgConn().TxStatus() == 'I' {
+		if was != 'I' && s.link.status() == 'I' {
 			s.tx.textTag = textEnd(was, query, tag.String())
 		}
 	}
@@ -198,6 +198,7 @@ func (s *session) Begin() (driver.Tx, error) {
 // BeginTx implements driver.ConnBeginTx. BEGIN has no effect that outlives its connection: when it meets a dead one,
 // database/sql gets another.
 func (s *session) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	untouched := s.untouched()
 	fresh := s.use()
 	o, err := pgxTxOptions(sql.IsolationLevel(opts.Isolation), opts.ReadOnly)
 	if err != nil {
@@ -218,7 +219,7 @@ func (s *session) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx
 	}
 	record.begun(s)
 	// Without the record: hooks get the context, and may begin a transaction of their own with it.
-	s.tx = &sessionTx{session: s, ctx: withoutRecord(ctx), record: record}
+	s.tx = &sessionTx{session: s, ctx: withoutRecord(ctx), record: record, movable: untouched}
 	return s.tx, nil
 }
 

@@ -13,6 +13,7 @@ type sessionTx struct {
 	ctx     context.Context // of BeginTx: database/sql gives Commit and Rollback none
 	record  *txRecord       // of WithTx; nil for a plain BeginTx
 	textTag string          // the tag of the statement that ended the transaction, COMMIT or ROLLBACK sent as text
+	movable bool            // nothing was sent on the connection before by its holder, so that another one is as good
 	done    bool
 }
 

@@ -13,6 +13,7 @@ type ending struct {
 	verdict verdict // of COMMIT, if that was called
 	lost    bool    // the connection was gone then
 	final   bool    // no other server would do better
+	refused bool    // a question of ours has aborted it
 	aborted error   // what aborted the transaction, if something did
 }
 
@@ -22,7 +23,7 @@ func (e *ending) end(v verdict, conn *pgx.Conn, l *link) {
 	if l == nil {
 		return
 	}
-	e.final = l.tx.final
+	e.final, e.refused = l.tx.final, l.tx.refused
 	if l.txErr != nil {
 		e.aborted = l.txErr
 	}
@@ -31,13 +32,16 @@ func (e *ending) end(v verdict, conn *pgx.Conn, l *link) {
 func (e *ending) state() txState {
 	return txState{
 		ended: true, rolledBack: e.verdict == verdictNone || e.verdict == verdictNotApplied,
-		lost: e.lost, final: e.final, aborted: e.aborted,
+		lost: e.lost, final: e.final, refused: e.refused, aborted: e.aborted,
 	}
 }
 
 // stateOf tells what is known of a transaction that nobody ended through its methods.
 func stateOf(conn *pgx.Conn, l *link) txState {
 	status := conn.PgConn().TxStatus()
+	if l != nil {
+		status = l.status()
+	}
 	st := txState{
 		// By SQL: COMMIT or ROLLBACK, which cannot be told apart. A closed connection keeps the last status.
 		ended: status == 'I' || l != nil && (l.tx.texts.over || l.lostEnd()),
@@ -47,7 +51,11 @@ func stateOf(conn *pgx.Conn, l *link) txState {
 		final: conn.PgConn().ParameterStatus("in_hot_standby") == "off" && (l == nil || !l.pooled && !l.tx.standby && l.suspect == nil) ||
 			l != nil && l.tx.final,
 	}
-	if l != nil && l.txErr != nil {
+	if l == nil {
+		return st
+	}
+	st.refused = l.tx.refused
+	if l.txErr != nil {
 		st.aborted = l.txErr
 	}
 	return st

@@ -80,6 +80,7 @@ type txState struct {
 	sound      bool  // the connection works and the transaction is not aborted: an error has its cause elsewhere
 	lost       bool  // the connection is gone
 	final      bool  // no other server would do better where it failed as on a standby
+	refused    bool  // a question of ours has aborted it, and will not be asked again
 	aborted    error // what aborted the transaction
 }
 
@@ -222,6 +223,8 @@ func (c *core) abandon(ctx context.Context, tx transaction, st txState, err erro
 		return policy.Permanent(err)
 	case st.final && code == readOnlyTransaction:
 		return policy.Permanent(err)
+	case st.refused:
+		return &notAppliedError{err: err}
 	case st.aborted != nil && code == inFailedTransaction:
 		return &abortedError{cause: st.aborted, err: err}
 	}

@@ -34,9 +34,15 @@ func (f *textFacts) asked(written uint64) { f.early, f.written = true, written }
 func (l *link) sending(ctx context.Context, conn *pgx.Conn, sql string, args bool) error {
 	f := &l.tx.texts
 	f.last = sql
-	if l.pg.TxStatus() == 'I' {
+	if l.status() == 'I' {
 		f.over = true
 		return nil
+	}
+	if l.tx.lazy {
+		if l.rider.Refused() {
+			return l.notBegun()
+		}
+		l.askWith(sql, args)
 	}
 	if f.early {
 		if err := l.sendingFirst(ctx, conn, sql, args); err != nil {
@@ -81,7 +87,7 @@ func (l *link) sendingFirst(ctx context.Context, conn *pgx.Conn, sql string, arg
 func (l *link) sent(tag pgconn.CommandTag) {
 	f := &l.tx.texts
 	f.written = l.mark()
-	if l.pg.TxStatus() == 'I' {
+	if l.status() == 'I' {
 		return
 	}
 	// Its last statement has ended a transaction, and one is open: AND CHAIN. The tag of ROLLBACK TO SAVEPOINT is ROLLBACK too.
@@ -92,13 +98,13 @@ func (l *link) sent(tag pgconn.CommandTag) {
 
 // lostEnd reports whether the connection was lost in a text that may have ended the transaction.
 func (l *link) lostEnd() bool {
-	return l.pg.IsClosed() && l.pg.TxStatus() != 'I' && (l.tx.texts.switched || mayEndTransaction(l.tx.texts.last))
+	return l.pg.IsClosed() && l.status() != 'I' && (l.tx.texts.switched || mayEndTransaction(l.tx.texts.last))
 }
 
 // endedByText reports whether a text of the user's has ended the transaction, perhaps to begin another. Where the id of the
 // transaction is known, the server is asked.
 func (l *link) endedByText(ctx context.Context) bool {
-	f, status := &l.tx.texts, l.pg.TxStatus()
+	f, status := &l.tx.texts, l.status()
 	switch {
 	case status == 'I', f.over, l.lostEnd():
 		return true

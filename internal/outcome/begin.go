@@ -87,6 +87,16 @@ func Begin(ctx context.Context, pc *pgconn.PgConn, sql string, withToken bool, i
 	return b, err
 }
 
+// ReadBegun reads a row of XIDQuery without full. id is what is known of the connection's server.
+func ReadBegun(values [][]byte, id *Identity) (b Begun, err error) {
+	if len(values) == 0 {
+		return b, errAnswer
+	}
+	b.Server = *id
+	err = b.scan(values)
+	return b, err
+}
+
 // scan reads the id, the isolation level, and the process or the whole epoch.
 func (b *Begun) scan(values [][]byte) (err error) {
 	if len(values) == 0 {

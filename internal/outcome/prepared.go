@@ -9,7 +9,8 @@ import (
 // Names of the prepared statements of a connection. They begin like nothing that pgx makes.
 const (
 	preparedBegin = "retrypg_begin"
-	preparedXID   = "retrypg_xid"
+	// PreparedXID is XIDQuery.
+	PreparedXID = "retrypg_xid"
 )
 
 // Prepared is BEGIN with XIDQuery, of which the server has a plan: it spends a third of what the text costs it. It is for one
@@ -23,7 +24,7 @@ type Prepared struct {
 func Prepare(ctx context.Context, pc *pgconn.PgConn) (*Prepared, error) {
 	pipeline := pc.StartPipeline(ctx)
 	pipeline.SendPrepare(preparedBegin, "begin", nil)
-	pipeline.SendPrepare(preparedXID, VersionOf(pc).XIDQuery(false), nil)
+	pipeline.SendPrepare(PreparedXID, VersionOf(pc).XIDQuery(false), nil)
 	err := pipeline.Sync()
 	for err == nil {
 		var result any
@@ -39,7 +40,7 @@ func Prepare(ctx context.Context, pc *pgconn.PgConn) (*Prepared, error) {
 	}
 	p := &Prepared{}
 	p.message.ExecPrepared(preparedBegin, nil, nil, nil)
-	p.message.ExecPrepared(preparedXID, nil, nil, nil)
+	p.message.ExecPrepared(PreparedXID, nil, nil, nil)
 	return p, nil
 }
 

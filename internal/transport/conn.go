@@ -26,6 +26,8 @@ type Conn struct {
 	written atomic.Uint64
 	asked   atomic.Uint64 // what was read when the last Write began
 
+	attached any // see Attach
+
 	severed atomic.Pointer[error] // why Sever ended it
 	onClose func()                // nil: nothing
 
@@ -133,6 +135,12 @@ func (c *Conn) reason(err error) error {
 	}
 	return err
 }
+
+// Attach keeps v, which is what lies above the connection, for Attached. It must be called before others use the connection.
+func (c *Conn) Attach(v any) { c.attached = v }
+
+// Attached returns what Attach was called with last, or nil.
+func (c *Conn) Attached() any { return c.attached }
 
 // Dialled is the address that was dialled.
 func (c *Conn) Dialled() string { return c.addr }

@@ -1,0 +1,106 @@
+package piggyback
+
+import (
+	"bufio"
+	"io"
+	"sync/atomic"
+)
+
+// Conn lies between a user of the protocol and its connection. Like the user it is for one goroutine at a time, except that one may
+// write the rows of a COPY while another one reads. While nothing travels it costs a look at a few fields.
+type Conn struct {
+	r io.Reader
+	w io.Writer
+
+	begin  []byte // travels ahead of the next flight; nil if nothing does
+	single bool   // a Query must not be sent before BEGIN is answered
+	behind []byte // travels behind the next flight that executes something; nil if nothing does
+
+	phase atomic.Uint32 // of BEGIN
+	ready byte          // transaction status at the end of the flight of BEGIN
+
+	buf    *bufio.Reader // nil while nothing is taken out of what is read
+	flight flight        // that is being answered
+	held   []byte        // what is to be handed on before anything else
+	answer Answer        // to what travelled behind
+	row    []byte        // its row
+
+	scratch  []byte // what was written last
+	watching bool   // for what Forgotten reports
+	forgot   bool
+}
+
+// The phases of BEGIN.
+const (
+	phaseNone    uint32 = iota // there is none, or what the user of the connection knows is true again
+	phaseWaits                 // it travels with the next flight
+	phaseSent                  // it was sent, and the flight is not answered to its end
+	phaseReady                 // the flight was answered to its end, and nothing was sent since
+	phaseRefused               // the server has refused it
+)
+
+// Answer is what became of that which travelled behind.
+type Answer uint8
+
+// The answers.
+const (
+	NoAnswer Answer = iota // it did not travel, or what it travelled with failed
+	Answered               // there is a row
+	Failed                 // the server refused it, with an error that the user of the connection saw
+)
+
+// New returns a Conn that reads from r and writes to w.
+func New(r io.Reader, w io.Writer) *Conn { return &Conn{r: r, w: w} }
+
+// Begin makes msgs, which are those of the extended protocol for one statement that returns no rows, travel ahead of the next flight.
+// With single a simple Query is not sent before they are answered. msgs must not change.
+func (c *Conn) Begin(msgs []byte, single bool) {
+	c.Reset()
+	c.begin, c.single = msgs, single
+	c.phase.Store(phaseWaits)
+}
+
+// Behind makes msgs, which are those of the extended protocol for one statement that returns one row, travel behind the next flight
+// that executes something, if that is whole and all that is sent; nil that nothing does. msgs must not change.
+func (c *Conn) Behind(msgs []byte) { c.behind, c.answer = msgs, NoAnswer }
+
+// Reset forgets all that was not sent, and what became of what was.
+func (c *Conn) Reset() {
+	c.begin, c.behind, c.answer = nil, nil, NoAnswer
+	c.phase.Store(phaseNone)
+}
+
+// Waits reports whether BEGIN waits for a flight.
+func (c *Conn) Waits() bool { return c.begin != nil }
+
+// Refused reports whether the server has refused BEGIN, with an error that the user of the connection saw.
+func (c *Conn) Refused() bool { return c.phase.Load() == phaseRefused }
+
+// Status returns the transaction status of the connection, as in ReadyForQuery, where reported is what its user knows: 'T' from
+// Begin until the end of the first flight, as if BEGIN had been answered, and 'E' if it was refused.
+func (c *Conn) Status(reported byte) byte {
+	switch c.phase.Load() {
+	case phaseWaits, phaseSent:
+		return 'T'
+	case phaseRefused:
+		return 'E'
+	case phaseReady:
+		return c.ready // the user may not have read so far
+	}
+	return reported
+}
+
+// Answer returns what became of what travelled behind last, and the values of its row, which are valid until the next flight with
+// something behind; a NULL is nil.
+func (c *Conn) Answer() (Answer, [][]byte) {
+	if c.answer != Answered {
+		return c.answer, nil
+	}
+	return Answered, values(c.row)
+}
+
+// Watch makes Forgotten report whether, from now on, a simple Query begins like one that drops prepared statements.
+func (c *Conn) Watch() { c.watching, c.forgot = true, false }
+
+// Forgotten reports what Watch says.
+func (c *Conn) Forgotten() bool { return c.forgot }
