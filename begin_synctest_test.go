@@ -57,7 +57,7 @@ func texts(s *script.Server) (list []string) {
 
 func TestTheServerIsAskedOnceForEachConnectionWhoItIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		db, s := scriptedFor(t, knowing(0, nil), WithCommitCheck(XID))
+		db, s := scriptedFor(t, knowing(0, nil), WithCommitCheck(XID), WithLazyBegin(false))
 		for range 3 {
 			require.NoError(t, WithTx(t.Context(), db, TxOptions{}, update))
 		}
@@ -140,7 +140,7 @@ func TestATransactionWhoseIdIsRefusedIsBegunPlainly(t *testing.T) {
 		return knowing(0, failing("select pg_catalog.pg_current", n, serverError("54000", "database is not accepting commands")))
 	}
 	synctest.Test(t, func(t *testing.T) {
-		db, s := scriptedFor(t, refuse(1), WithCommitCheck(XID))
+		db, s := scriptedFor(t, refuse(1), WithCommitCheck(XID), WithLazyBegin(false))
 		require.NoError(t, WithTx(t.Context(), db, TxOptions{}, update))
 		seen := texts(s)
 		require.Equal(t, "begin", seen[0])
@@ -177,7 +177,7 @@ func (w *watcher) TraceQueryEnd(_ context.Context, _ *pgx.Conn, data pgx.TraceQu
 func TestATracerOfTheUsersSeesBeginAndCommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &watcher{}
-		db, _ := scriptedFor(t, knowing(0, nil), WithCommitCheck(XID), WithConnConfig(func(cfg *pgx.ConnConfig) error {
+		db, _ := scriptedFor(t, knowing(0, nil), WithCommitCheck(XID), WithLazyBegin(false), WithConnConfig(func(cfg *pgx.ConnConfig) error {
 			cfg.Tracer = w
 			return nil
 		}))

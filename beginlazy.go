@@ -16,6 +16,24 @@ import (
 	"github.com/retrypg/retrypg/internal/transport"
 )
 
+// lazyBegin is the setting of retry_lazy_begin; zero is the default.
+type lazyBegin uint8
+
+const (
+	lazyBeginOn lazyBegin = iota + 1
+	lazyBeginOff
+)
+
+func lazyBeginIf(on bool) lazyBegin {
+	if on {
+		return lazyBeginOn
+	}
+	return lazyBeginOff
+}
+
+// lazyBeginDefault is "on" or "off". It is a variable so that the linker can change it: all tests are run with both.
+var lazyBeginDefault = "on"
+
 // carry makes the connections of cfg carry BEGIN and the question for a transaction's id with what pgx sends.
 func carry(cfg *pgx.ConnConfig) {
 	build := cfg.BuildFrontend
@@ -43,7 +61,7 @@ func riderOf(wire *transport.Conn) *piggyback.Conn {
 // lazy reports whether BEGIN may wait for the first statement. Behind a pooler, and with what is not PostgreSQL, it does not: what
 // those do with a refused BEGIN that a statement follows in the same flight is not for certain.
 func (c *core) lazy(l *link) bool {
-	return l.rider != nil && !c.set.lazyBeginOff && !l.pooled && (l.server.Known() || !l.identified)
+	return l.rider != nil && c.set.lazyBegin == lazyBeginOn && !l.pooled && (l.server.Known() || !l.identified)
 }
 
 // beginWithFirst leaves BEGIN to the flight of the first statement. The id is asked for behind the first statement that takes a

@@ -2,6 +2,7 @@ package retrypg
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -20,7 +21,7 @@ func runFirst[T any](ctx context.Context, c *Conn, again func() bool, attempt fu
 		s := c.session
 		mark := s.link.mark()
 		result, err = attempt(ctx)
-		if err == nil || !s.tx.movable || !s.link.lostFirst(ctx, mark, losses, again) {
+		if err == nil || !s.tx.movable || !s.link.lostFirst(ctx, err, mark, losses, again) {
 			break
 		}
 		if err = c.moveTx(ctx); err != nil {
@@ -35,13 +36,14 @@ func runFirst[T any](ctx context.Context, c *Conn, again func() bool, attempt fu
 const maxMoves = DefaultMaxAttempts
 
 // lostFirst reports whether the connection was lost with the first statement of a transaction, before which mark was taken, so that the
-// transaction may be begun on another one. A statement that may have run is sent maxLost times at most: it may be what ends the
-// server process.
-func (l *link) lostFirst(ctx context.Context, mark uint64, losses int, again func() bool) bool {
+// transaction may be begun on another one. A statement that may have run is sent again only where the connection had been idle, and may
+// have been dead for long: a new one is not lost for that. Nor is one on which it took too long.
+func (l *link) lostFirst(ctx context.Context, err error, mark uint64, losses int, again func() bool) bool {
 	if !l.pg.IsClosed() || ctx.Err() != nil || noRetry(ctx) || losses >= maxMoves-1 {
 		return false
 	}
-	return !l.sentSince(mark) || l.rider.Refused() || losses < maxLost-1 && again()
+	var tooLong *statementTimeoutError
+	return !l.sentSince(mark) || l.rider.Refused() || l.used && !errors.As(err, &tooLong) && again()
 }
 
 // repeatableFirst reports whether the first statement of a transaction may be sent again although it may have run, and was rolled back.

@@ -14,7 +14,7 @@ func (t *connTx) first(ctx context.Context, again func() bool, attempt func() er
 		l := t.link
 		mark := l.mark()
 		err := attempt()
-		if err == nil || t.move == nil || !l.lostFirst(ctx, mark, losses, again) {
+		if err == nil || t.move == nil || !l.lostFirst(ctx, err, mark, losses, again) {
 			if err != nil && l.pg.IsClosed() && ctx.Err() == nil {
 				err = l.trueError(err)
 			}

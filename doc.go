@@ -178,6 +178,9 @@
 //	    whether the hosts, and the addresses of each, are tried in random order, as by libpq; else the last one
 //	    that worked goes first
 //	    disable, random
+//	retry_lazy_begin=on
+//	    whether BEGIN is sent with the first statement of a transaction, which saves a round trip
+//	    on, off
 //	retry_commit_check=xid
 //	    how the outcome of a COMMIT whose answer was lost is found out
 //	    xid, ledger, off

@@ -119,7 +119,7 @@ var dsnKeys = []dsnKey{
 		allowed: "on, off",
 		doc:     "whether BEGIN is sent with the first statement of a transaction, which saves a round trip",
 		set: func(s *settings, v string) bool {
-			s.lazyBeginOff = v == "off"
+			s.lazyBegin = lazyBeginIf(v == "on")
 			return v == "on" || v == "off"
 		},
 	},

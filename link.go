@@ -33,7 +33,7 @@ type link struct {
 
 	txErr   *pgconn.PgError // the error that aborted the transaction, if one did
 	suspect *pgconn.PgError // an error as of a standby, of a server that has not shown to be one; see demoted
-	used    bool            // it had a transaction before: it may have died since
+	used    bool            // it was in use before: it may have died since
 
 	known      bool             // its configuration was looked at
 	identified bool             // the server was asked who it is

@@ -91,7 +91,7 @@ type settings struct {
 
 	commitCheck           CommitCheck   // 0 = XID
 	commitCheckMaxElapsed time.Duration // 0 = default
-	lazyBeginOff          bool
+	lazyBegin             lazyBegin
 	ledgerTable           string        // "" = default
 	ledgerRetention       time.Duration // 0 = default
 
@@ -151,7 +151,7 @@ func WithCommitCheck(c CommitCheck) Option {
 // Rollback send nothing. Where a statement cannot carry BEGIN (a COPY or a batch of pgx, a transaction with a ledger, a pooler in
 // between, a server that is not PostgreSQL) it is sent by itself.
 func WithLazyBegin(on bool) Option {
-	return optionFunc(func(s *settings) { s.lazyBeginOff = !on })
+	return optionFunc(func(s *settings) { s.lazyBegin = lazyBeginIf(on) })
 }
 
 // WithLedgerTable sets the table of Ledger: a schema and a name, joined by a dot, which are taken as they are, without
@@ -339,6 +339,7 @@ func (s settings) withDefaults() settings {
 	s.pingAfter = orDefault(s.pingAfter, DefaultPingAfter)
 	s.commitCheck = orDefault(s.commitCheck, XID)
 	s.commitCheckMaxElapsed = orDefault(s.commitCheckMaxElapsed, DefaultCommitCheckMaxElapsed)
+	s.lazyBegin = orDefault(s.lazyBegin, lazyBeginIf(lazyBeginDefault == "on"))
 	s.ledgerTable = orDefault(s.ledgerTable, DefaultLedgerTable)
 	s.ledgerRetention = orDefault(s.ledgerRetention, DefaultLedgerRetention)
 	s.tcpUserTimeout = orDefault(s.tcpUserTimeout, DefaultTCPUserTimeout)

@@ -90,7 +90,6 @@ func (t *pgxTx) beginOn(ctx context.Context, acquire func(context.Context) (*pgx
 		}
 		l := ensureLink(pooled.Conn().PgConn())
 		reused := l.used
-		l.used = true
 		if err = t.beginConn(ctx, pooled.Conn(), o); err == nil {
 			t.pooled, t.acquire, t.own.move = pooled, acquire, t.move
 			return nil
@@ -140,7 +139,6 @@ func (t *pgxTx) move(ctx context.Context) error {
 	}
 	t.pooled, t.conn = pooled, pooled.Conn()
 	t.link = ensureLink(t.conn.PgConn())
-	t.link.used = true
 	t.own.conn, t.own.link = t.conn, t.link
 	if err := t.core.beginTx(ctx, t.conn, t.link, options, wishes); err != nil {
 		closeNow(t.conn) // what follows in the transaction must not run outside of one
@@ -192,6 +190,7 @@ func (t *pgxTx) end(v verdict) {
 		t.own.close()
 	}
 	if t.pooled != nil {
+		t.link.used = true
 		t.pooled.Release()
 		t.pooled = nil
 	}

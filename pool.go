@@ -248,6 +248,7 @@ func (p *Pool) try(ctx context.Context, conn *pgxpool.Conn, f func(*pgxpool.Conn
 	l := ensureLink(conn.Conn().PgConn())
 	mark := l.mark()
 	err = f(conn)
+	l.used = true
 	report(ctx, &permit, err)
 	if err == nil {
 		keep = true

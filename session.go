@@ -277,6 +277,7 @@ func (s *session) ResetSession(ctx context.Context) error {
 	if !s.link.lives(ctx, s.core, after != Off && now.Sub(s.lastUsed) > after) {
 		return driver.ErrBadConn
 	}
+	s.link.used = true
 	s.handOut()
 	return nil
 }

@@ -197,7 +197,7 @@ func TestBeginThatMeetsADeadConnectionTakesAnother(t *testing.T) {
 			// The first two connections end when BEGIN arrives: it was sent, and has no effect that outlives them.
 			return script.Result{Close: sql == "begin" && lost.Add(1) <= 2}
 		}))
-		db := scripted(t, s)
+		db := scripted(t, s, WithLazyBegin(false))
 		holdAndRelease(t, db, 2)
 		tx, err := db.BeginTx(t.Context(), nil)
 		require.NoError(t, err)
