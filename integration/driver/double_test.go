@@ -216,6 +216,8 @@ func TestLostReplyInATransactionSpeaksOfItsReason(t *testing.T) {
 			s.warm(db)
 			tx, err := db.BeginTx(s.context(), nil)
 			require.NoError(t, err)
+			_, err = tx.ExecContext(s.context(), "set local work_mem = '1MB'") // BEGIN may wait for the first statement
+			require.NoError(t, err)
 			s.proxy.OnMessage(pgtest.Sent("insert into t"), pgtest.CutAfter(pgtest.Both, pgtest.FIN))
 			_, err = tx.ExecContext(s.context(), insertRow)
 			requireLost(t, err)

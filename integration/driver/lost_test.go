@@ -87,6 +87,8 @@ func TestLostConnectionThatIsPinnedReturnsTheReason(t *testing.T) {
 						tx, err := db.BeginTx(s.context(), nil)
 						require.NoError(t, err)
 						defer func() { _ = tx.Rollback() }()
+						_, err = tx.ExecContext(s.context(), "set local work_mem = '1MB'") // BEGIN may wait for the first statement
+						require.NoError(t, err)
 						on = tx
 					}
 					kill(s)

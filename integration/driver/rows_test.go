@@ -78,7 +78,15 @@ func TestFirstStatementOnAPinnedConnectionThatWasLostNamesTheReason(t *testing.T
 						return
 					}
 				case "BeginTx":
-					_, err = conn.BeginTx(s.context(), nil)
+					var tx *sql.Tx
+					if tx, err = conn.BeginTx(s.context(), nil); err == nil { // BEGIN waits for the first statement
+						_, err = tx.ExecContext(s.context(), insertRow)
+						_ = tx.Rollback() // the connection may be gone
+						if err == nil {   // it was begun on another connection, which was as good
+							require.NotEqual(t, "closed", end)
+							return
+						}
+					}
 				case "Prepare":
 					var stmt *sql.Stmt
 					if stmt, err = conn.PrepareContext(s.context(), insertRow); err == nil {

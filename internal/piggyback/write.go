@@ -25,6 +25,9 @@ var syncMsg = []byte{msgSync, 0, 0, 0, 4}
 // Write writes p, which holds whole messages, and what travels with it. The count is that of p: 0 where nothing of p was
 // written.
 func (c *Conn) Write(p []byte) (int, error) {
+	if len(p) > 0 && p[0] == msgTerminate {
+		return c.w.Write(p) // pgx writes it on a goroutine of its own, when it gives the connection up
+	}
 	if c.watching && forgets(p) {
 		c.watching, c.forgot = false, true
 	}
@@ -38,10 +41,6 @@ func (c *Conn) Write(p []byte) (int, error) {
 }
 
 func (c *Conn) writeWith(p []byte) (int, error) {
-	if len(p) == 0 || p[0] == msgTerminate {
-		c.Reset()
-		return c.w.Write(p)
-	}
 	f := inspect(p)
 	if c.begin != nil && c.single && f.query {
 		switch refused, err := c.beginAlone(); {

@@ -23,6 +23,7 @@ type Server struct {
 	talks    []Conversation
 	attempts []time.Time
 	queries  []string
+	prepared []string // names
 	cancels  int
 	open     map[net.Conn]struct{}
 	closed   bool
@@ -179,4 +180,16 @@ func Route(servers map[string]*Server) pgconn.DialFunc {
 		}
 		return nil, refused()
 	}
+}
+
+// Prepared returns how often a statement was prepared under a name, the empty one included.
+func (s *Server) Prepared(name string) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.prepared {
+		if p == name {
+			n++
+		}
+	}
+	return n
 }

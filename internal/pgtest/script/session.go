@@ -99,11 +99,17 @@ func (s *Session) answer(msg pgproto3.FrontendMessage) bool {
 		return s.ready() == nil
 	case *pgproto3.Parse:
 		s.prepared[m.Name] = m.Query
+		s.server.mu.Lock()
+		s.server.prepared = append(s.server.prepared, m.Name)
+		s.server.mu.Unlock()
 		s.backend.Send(&pgproto3.ParseComplete{})
 	case *pgproto3.Describe:
 		s.describe(m)
 	case *pgproto3.Bind:
-		sql := s.prepared[m.PreparedStatement]
+		sql, ok := s.prepared[m.PreparedStatement]
+		if !ok {
+			return s.fail(Error("26000", "prepared statement does not exist"))
+		}
 		s.portals[m.DestinationPortal] = portal{sql: sql, formats: slices.Clone(m.ResultFormatCodes)}
 		s.backend.Send(&pgproto3.BindComplete{})
 	case *pgproto3.Execute:
@@ -215,6 +221,8 @@ func (s *Session) fail(e *pgproto3.ErrorResponse) bool {
 // follow keeps the transaction status.
 func (s *Session) follow(sql, verb string) {
 	switch verb {
+	case "DISCARD":
+		clear(s.prepared)
 	case "BEGIN", "START":
 		s.txStatus = 'T'
 	case "COMMIT", "END", "ABORT":
