@@ -23,7 +23,7 @@ BIN  = .cache/bin
 # The directories of all modules in go.work.
 MODULES = $$($(GO) list -m -f '{{.Dir}}')
 
-.PHONY: help demo test test-short test-docker test-pgbouncer test-report test-net test-ha test-observability dashboard-preview test-matrix soak chaos bench bench-commit fuzz lint fmt generate generate-check cross compose-check \
+.PHONY: help demo test test-short test-eager test-docker test-pgbouncer test-report test-net test-ha test-observability dashboard-preview test-matrix soak chaos bench bench-commit fuzz lint fmt generate generate-check cross compose-check \
 	cover tidy clean
 
 help: ## list the targets
@@ -39,6 +39,11 @@ test: ## all tests of all modules, race detector on, against a real PostgreSQL
 
 test-short: ## the tests that need no server
 	@$(TEST) -short $(TESTFLAGS) work
+
+# The linker changes the default of retry_lazy_begin.
+test-eager: ## the tests of transactions and connections once more, with retry_lazy_begin=off
+	@$(TEST) -race -count=1 -timeout 15m -ldflags '-X github.com/retrypg/retrypg.lazyBeginDefault=off' $(TESTFLAGS) \
+		. ./integration/commit/... ./integration/connect/... ./integration/driver/... ./integration/tx/...
 
 test-docker: ## the container tests; sets up an engine and an image where there are none
 	@mkdir -p $(BIN)

@@ -12,8 +12,8 @@ import (
 type CommitCheck uint8
 
 const (
-	// XID asks the server what became of the transaction's id, which BEGIN of a read-write transaction reads in its own
-	// message; REPEATABLE READ and SERIALIZABLE ones read it before COMMIT. It is the default of a connector. After a crash of the server or a failover in between, PostgreSQL may have
+	// XID asks the server what became of the transaction's id, which a read-write transaction reads with its first query. It is the
+	// default of a connector. After a crash of the server or a failover in between, PostgreSQL may have
 	// handed out the same id again, and an answer "committed" is then reported as unknown.
 	XID CommitCheck = iota + 1
 	// Ledger writes a token into a table with each read-write transaction and looks for it: exact also after a crash, a

@@ -14,7 +14,8 @@
 // Of several hosts the one that was last connected to is tried first, and one that says nothing for 250 ms is left for another
 // that answers. See [Connector.Connect].
 //
-// BEGIN, Prepare, and a statement of which nothing was sent. They have had no effect, so they go to another connection.
+// BEGIN, Prepare, and a statement of which nothing was sent. They have had no effect, so they go to another connection. BEGIN is sent with
+// the first statement of its transaction: one that may be sent twice, or of which nothing was sent, goes with it.
 //
 // A statement outside of a transaction that the server has answered with an error by which it was rolled back: a
 // serialization failure or deadlock (SQLSTATE class 40; after a backoff), a stale cached plan or a missing prepared
@@ -118,9 +119,9 @@
 // retry_commit_check_max_elapsed where it has no deadline. COMMIT of database/sql and of a [Pool] then returns nil, or an
 // error of which [Classify] says OutcomeRolledBack, or a [*CommitUnknownError]; [WithTx] runs again what was not applied.
 //
-// With [XID], the default, BEGIN of a read-write transaction reads the transaction's id in its own message, and each new
-// connection who its server is. The id of a REPEATABLE READ or SERIALIZABLE transaction is read before its COMMIT, in a round
-// trip of its own: any query takes the snapshot of such a transaction, which the caller's first one is to take. pg_xact_status is believed only if the cluster, its timeline and its crash epoch are the
+// With [XID], the default, the id of a read-write transaction is read with its first query, in the same flight, and with each new
+// connection who its server is. The id of a transaction without a query (DDL, COPY) is read before its COMMIT, in a round
+// trip of its own. pg_xact_status is believed only if the cluster, its timeline and its crash epoch are the
 // same as then: after a crash PostgreSQL hands out ids again that were not flushed. So "committed" after a crash or a
 // failover is unknown. With [Ledger] a token is written into a table, and nothing is unknown once a primary answers.
 // A transaction that is in progress although its connection is gone is waited for, and its server process terminated if it
