@@ -183,6 +183,9 @@ func TestServerThatIsAwayIsWaitedFor(t *testing.T) {
 		attempts := 0
 		require.NoError(t, db.withTx(s.context(), retrypg.TxOptions{}, func(ctx context.Context, w work) error {
 			attempts = retrypg.AttemptFromContext(ctx)
+			if err := w.exec(ctx, "set local work_mem = '1MB'"); err != nil { // BEGIN may wait for the first statement
+				return err
+			}
 			if attempts == 1 {
 				require.NoError(t, proxy.SetAccept(pgtest.AcceptRefuse))
 				proxy.CutAll(pgtest.Both, pgtest.RST)

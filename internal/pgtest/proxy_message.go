@@ -23,7 +23,10 @@ type Message struct {
 	// SQL is the text it is about. From the client: of Query, Parse, Bind, Execute and Describe the statement, of
 	// Sync the statement executed last since the previous Sync, "" if there was none. From the server: the statement
 	// it answers.
-	SQL      string
+	SQL string
+	// Flight holds the texts of all statements that a Query or a Sync lets the server run, and a ReadyForQuery answers: those that
+	// were executed since the last one, a Query's own included.
+	Flight   []string
 	Tag      string // of a CommandComplete
 	Code     string // of an ErrorResponse or NoticeResponse, the SQLSTATE
 	TxStatus byte   // of a ReadyForQuery: 'I' idle, 'T' in a transaction, 'E' in a failed one
@@ -35,7 +38,7 @@ type Message struct {
 type tracker struct {
 	statements map[string]string // name -> SQL, from Parse
 	portals    map[string]string // name -> SQL, from Bind
-	executed   string            // the last statement executed since the last Sync
+	executed   []string          // the statements executed since the last Sync or Query
 	pending    []request         // sent and not yet answered, oldest first
 	pid        uint32            // from BackendKeyData
 }
@@ -43,9 +46,10 @@ type tracker struct {
 // request is something that the server answers: a Query or Sync with ReadyForQuery in the end, an Execute with
 // CommandComplete or its like.
 type request struct {
-	kind byte // 'Q', 'E' or 'S'
-	sql  string
-	rows int
+	kind   byte // 'Q', 'E' or 'S'
+	sql    string
+	flight []string // of a Query or Sync
+	rows   int
 }
 
 func newTracker() tracker {
@@ -56,7 +60,8 @@ func (t *tracker) fromClient(m *Message) {
 	switch m.Type {
 	case 'Q':
 		m.SQL, _ = cString(m.Body)
-		t.push('Q', m.SQL)
+		m.Flight, t.executed = append(t.executed, m.SQL), nil
+		t.push(request{kind: 'Q', sql: m.SQL, flight: m.Flight})
 	case 'P':
 		name, rest := cString(m.Body)
 		m.SQL, _ = cString(rest)
@@ -82,19 +87,20 @@ func (t *tracker) fromClient(m *Message) {
 	case 'E':
 		portal, _ := cString(m.Body)
 		m.SQL = t.portals[portal]
-		t.executed = m.SQL
-		t.push('E', m.SQL)
+		t.executed = append(t.executed, m.SQL)
+		t.push(request{kind: 'E', sql: m.SQL})
 	case 'F':
-		t.push('Q', "") // the function call of old: answered like a Query
+		t.push(request{kind: 'Q'}) // the function call of old: answered like a Query
 	case 'S':
-		m.SQL, t.executed = t.executed, ""
-		t.push('S', m.SQL)
+		m.Flight, t.executed = t.executed, nil
+		if n := len(m.Flight); n > 0 {
+			m.SQL = m.Flight[n-1]
+		}
+		t.push(request{kind: 'S', sql: m.SQL, flight: m.Flight})
 	}
 }
 
-func (t *tracker) push(kind byte, sql string) {
-	t.pending = append(t.pending, request{kind: kind, sql: sql})
-}
+func (t *tracker) push(r request) { t.pending = append(t.pending, r) }
 
 // unsend forgets the request that the last message made, because the server does not get it.
 func (t *tracker) unsend(m Message) {
@@ -126,8 +132,12 @@ func (t *tracker) fromServer(m *Message) {
 		t.answered(head)
 	case 'E':
 		m.Code = errorField(m.Body, 'C')
-		// The server skips everything up to the next Sync.
-		if end := slices.IndexFunc(t.pending, func(r request) bool { return r.kind != 'E' }); end > 0 {
+		// The server skips everything up to the next Sync, a Query too.
+		if head != nil && head.kind == 'E' {
+			end := slices.IndexFunc(t.pending, func(r request) bool { return r.kind == 'S' })
+			if end < 0 {
+				end = len(t.pending)
+			}
 			t.pending = t.pending[end:]
 		}
 	case 'N':
@@ -137,7 +147,7 @@ func (t *tracker) fromServer(m *Message) {
 			m.TxStatus = m.Body[0]
 		}
 		if end := slices.IndexFunc(t.pending, func(r request) bool { return r.kind != 'E' }); end >= 0 {
-			m.SQL = t.pending[end].sql
+			m.SQL, m.Flight = t.pending[end].sql, t.pending[end].flight
 			t.pending = t.pending[end+1:]
 		}
 	}

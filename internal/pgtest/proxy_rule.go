@@ -33,8 +33,13 @@ func Sending(text string) Match {
 // the Sync after its Execute. Cutting after it leaves the server running the statement.
 func Sent(text string) Match {
 	return func(m Message) bool {
-		return m.Dir == FromClient && (m.Type == 'Q' || m.Type == 'S') && beginsWith(m.SQL, text)
+		return m.Dir == FromClient && (m.Type == 'Q' || m.Type == 'S') && m.carries(text)
 	}
+}
+
+// carries reports whether a statement of the message's flight begins with text.
+func (m Message) carries(text string) bool {
+	return slices.ContainsFunc(m.Flight, func(sql string) bool { return beginsWith(sql, text) })
 }
 
 // Row matches the k-th row, from 1, that answers a statement beginning with text.
@@ -52,7 +57,7 @@ func Reply(text string) Match {
 
 // ReplyReady matches the ReadyForQuery that ends the answer to a statement beginning with text.
 func ReplyReady(text string) Match {
-	return func(m Message) bool { return m.Dir == FromServer && m.Type == 'Z' && beginsWith(m.SQL, text) }
+	return func(m Message) bool { return m.Dir == FromServer && m.Type == 'Z' && m.carries(text) }
 }
 
 // Tag matches a CommandComplete by its tag, whatever the statement was: "COMMIT", "INSERT 0 1".
