@@ -41,8 +41,8 @@ func newSession(c *core, std *stdlib.Conn) *session {
 }
 
 // handOut makes the session one that nothing was sent on by its holder.
-func (s *session) handOut() {
-	s.lastUsed, s.fresh, s.tx, s.handed = time.Now(), true, nil, s.link.mark()
+func (s *session) handOut(now time.Time) {
+	s.lastUsed, s.fresh, s.tx, s.handed = now, true, nil, s.link.mark()
 }
 
 // inTx reports whether a transaction is open, be it by BeginTx or by the user's own BEGIN.
@@ -276,7 +276,7 @@ func (s *session) ResetSession(ctx context.Context) error {
 	if !s.link.lives(ctx, s.core, after != Off && now.Sub(s.lastUsed) > after) {
 		return driver.ErrBadConn
 	}
-	s.handOut()
+	s.handOut(now)
 	return nil
 }
 
