@@ -15,7 +15,7 @@ type Conn struct {
 	*stdConn
 	connector *Connector
 	session   *session
-	traced    tracedConn // otelsql around session; nil where no spans or metrics of otelsql are recorded
+	traced    tracedConn // otelsql around session; nil where it is not used
 }
 
 // tracedConn is what otelsql's connection implements and Conn calls.
@@ -40,13 +40,47 @@ var (
 // documentation. Where that takes another connection, the Conn goes on with that one, if nothing was sent on the old one
 // before.
 func (c *Conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	return run(ctx, c, query, args, func(ctx context.Context) (driver.Result, error) { return c.exec(ctx, query, args) })
+	if c.session.inTx() {
+		return c.exec(ctx, query, args)
+	}
+	var first firstAttempt
+	var failed error
+	if first.begin(c.connector.core) {
+		if first.metered() {
+			defer first.ended(ctx)
+		}
+		c.session.leaving = false // what was said of an earlier statement
+		result, err := c.exec(ctx, query, args)
+		if err == nil {
+			first.succeeded(ctx)
+			return result, nil
+		}
+		failed = err
+	}
+	return run(ctx, c, query, args, &first, failed, func(ctx context.Context) (driver.Result, error) { return c.exec(ctx, query, args) })
 }
 
 // QueryContext implements driver.QueryerContext; see ExecContext. A query is never sent again once it has delivered a
 // row: errors that come with later rows are the caller's.
 func (c *Conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	return run(ctx, c, query, args, func(ctx context.Context) (driver.Rows, error) { return c.query(ctx, query, args) })
+	if c.session.inTx() {
+		return c.query(ctx, query, args)
+	}
+	var first firstAttempt
+	var failed error
+	if first.begin(c.connector.core) {
+		if first.metered() {
+			defer first.ended(ctx)
+		}
+		c.session.leaving = false // what was said of an earlier statement
+		rows, err := c.query(ctx, query, args)
+		if err == nil {
+			first.succeeded(ctx)
+			return rows, nil
+		}
+		failed = err
+	}
+	return run(ctx, c, query, args, &first, failed, func(ctx context.Context) (driver.Rows, error) { return c.query(ctx, query, args) })
 }
 
 func (c *Conn) exec(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
@@ -77,22 +111,28 @@ func (c *Conn) repeatable(err error, query string, args []driver.NamedValue) boo
 }
 
 // run runs a statement by the rules of the core. Inside a transaction there is one attempt: only the whole transaction
-// could be run again.
-func run[T any](ctx context.Context, c *Conn, query string, args []driver.NamedValue, attempt func(context.Context) (T, error)) (T, error) {
-	if c.session.inTx() {
+// could be run again. failed is the error of first, which was made already; nil: it was not.
+func run[T any](ctx context.Context, c *Conn, query string, args []driver.NamedValue, first *firstAttempt, failed error,
+	attempt func(context.Context) (T, error),
+) (result T, err error) {
+	repeatable := func(err error) bool { return c.repeatable(err, query, args) }
+	anywhere := func(ctx context.Context) (T, error) {
+		if c.session.leaving {
+			if err := c.move(ctx); err != nil {
+				var none T
+				return none, err
+			}
+		}
+		return attempt(ctx)
+	}
+	switch {
+	case failed != nil:
+		return afterFirst(ctx, first, result, failed, repeatable, anywhere)
+	case c.session.inTx():
 		return attempt(ctx)
 	}
 	c.session.leaving = false // what was said of an earlier statement
-	return runStatement(ctx, c.connector.core, true, func(err error) bool { return c.repeatable(err, query, args) },
-		func(ctx context.Context) (T, error) {
-			if c.session.leaving {
-				if err := c.move(ctx); err != nil {
-					var none T
-					return none, err
-				}
-			}
-			return attempt(ctx)
-		})
+	return runStatement(ctx, c.connector.core, true, repeatable, anywhere)
 }
 
 // move exchanges what is below c for a new connection.
@@ -205,7 +245,7 @@ func (p *preparedStmt) Close() error {
 
 // ExecContext implements driver.StmtExecContext.
 func (p *preparedStmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
-	return run(ctx, p.conn, p.query, args, func(ctx context.Context) (driver.Result, error) {
+	return run(ctx, p.conn, p.query, args, nil, nil, func(ctx context.Context) (driver.Result, error) {
 		if err := p.follow(ctx); err != nil {
 			return nil, err
 		}
@@ -215,7 +255,7 @@ func (p *preparedStmt) ExecContext(ctx context.Context, args []driver.NamedValue
 
 // QueryContext implements driver.StmtQueryContext.
 func (p *preparedStmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
-	return run(ctx, p.conn, p.query, args, func(ctx context.Context) (driver.Rows, error) {
+	return run(ctx, p.conn, p.query, args, nil, nil, func(ctx context.Context) (driver.Rows, error) {
 		if err := p.follow(ctx); err != nil {
 			return nil, err
 		}

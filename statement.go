@@ -89,6 +89,18 @@ func rewritten(args []any) bool {
 func runStatement[T any](ctx context.Context, c *core, connected bool, repeatable func(error) bool,
 	attempt func(context.Context) (T, error),
 ) (T, error) {
+	var quick firstAttempt
+	if quick.begin(c) {
+		if quick.metered() {
+			defer quick.ended(ctx)
+		}
+		result, err := attempt(ctx)
+		if err != nil {
+			return afterFirst(ctx, &quick, result, err, repeatable, attempt)
+		}
+		quick.succeeded(ctx)
+		return result, nil
+	}
 	op, ctx, err := c.start(ctx, metrics.OpStatement, "", connected)
 	if err != nil {
 		var none T
@@ -108,6 +120,19 @@ func runStatement[T any](ctx context.Context, c *core, connected bool, repeatabl
 		return result, err
 	}
 	return rerunStatement(ctx, op, first, err, repeatable, attempt)
+}
+
+// afterFirst goes on with a statement whose first attempt failed with err.
+func afterFirst[T any](ctx context.Context, first *firstAttempt, result T, err error, repeatable func(error) bool,
+	attempt func(context.Context) (T, error),
+) (T, error) {
+	op, last := first.failed(), try{ctx: ctx}
+	if repeatable(err) && !noRetry(ctx) {
+		return rerunStatement(ctx, op, last, err, repeatable, attempt)
+	}
+	op.attemptEnd(last, err, false)
+	op.end(ctx, err)
+	return result, err
 }
 
 // maxRefreshes is how often a statement is sent again at once because its prepared form was stale. Once is enough; twice
