@@ -184,3 +184,14 @@ func TestOneMeasurementIsAllThatASuccessAtOnceTakes(t *testing.T) {
 	require.Zero(t, testing.AllocsPerRun(100, func() { r.AtOnce(context.Background(), OpStatement, time.Second) }))
 	require.NotContains(t, collect(t, reader), nameOperationAttempts, "it took one attempt")
 }
+
+// TestACountThatIsLateForCloseIsTold: of a call that had found the tally open.
+func TestACountThatIsLateForCloseIsTold(t *testing.T) {
+	t.Parallel()
+	r, reader := newTallied(t)
+	shards := r.tally.shards.Load()
+	require.NoError(t, r.Close())
+	(*shards)[0].successes[operationIndex(OpStatement)].Add(1)
+	r.tally.added(r, shards)
+	require.Equal(t, map[string]int64{plainStatement: 1}, sums(t, collect(t, reader)[nameSuccesses]))
+}
