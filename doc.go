@@ -246,7 +246,8 @@
 //
 // Spans and metrics go to OpenTelemetry's global providers, or to those of [WithTracerProvider] and [WithMeterProvider];
 // package metrics lists them. Nothing is recorded, and nothing allocated for it, while no provider is installed. [WithHooks]
-// and [WithLogger] tell about single events.
+// and [WithLogger] tell about single events. Metrics add one measurement to a statement that succeeds, and no allocation; spans add
+// otelsql to the connections that are made while there are some ([WithOTelSQLUse]).
 //
 // # Concurrency
 //
