@@ -44,7 +44,6 @@ func (c *Conn) ExecContext(ctx context.Context, query string, args []driver.Name
 		return c.exec(ctx, query, args)
 	}
 	var first firstAttempt
-	var failed error
 	if first.begin(c.connector.core) {
 		if first.metered() {
 			defer first.ended(ctx)
@@ -55,9 +54,9 @@ func (c *Conn) ExecContext(ctx context.Context, query string, args []driver.Name
 			first.succeeded(ctx)
 			return result, nil
 		}
-		failed = err
+		first.failed(err)
 	}
-	return run(ctx, c, query, args, &first, failed, func(ctx context.Context) (driver.Result, error) { return c.exec(ctx, query, args) })
+	return run(ctx, c, query, args, first, func(ctx context.Context) (driver.Result, error) { return c.exec(ctx, query, args) })
 }
 
 // QueryContext implements driver.QueryerContext; see ExecContext. A query is never sent again once it has delivered a
@@ -67,7 +66,6 @@ func (c *Conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 		return c.query(ctx, query, args)
 	}
 	var first firstAttempt
-	var failed error
 	if first.begin(c.connector.core) {
 		if first.metered() {
 			defer first.ended(ctx)
@@ -78,9 +76,9 @@ func (c *Conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 			first.succeeded(ctx)
 			return rows, nil
 		}
-		failed = err
+		first.failed(err)
 	}
-	return run(ctx, c, query, args, &first, failed, func(ctx context.Context) (driver.Rows, error) { return c.query(ctx, query, args) })
+	return run(ctx, c, query, args, first, func(ctx context.Context) (driver.Rows, error) { return c.query(ctx, query, args) })
 }
 
 func (c *Conn) exec(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
@@ -111,10 +109,10 @@ func (c *Conn) repeatable(err error, query string, args []driver.NamedValue) boo
 }
 
 // run runs a statement by the rules of the core. Inside a transaction there is one attempt: only the whole transaction
-// could be run again. failed is the error of first, which was made already; nil: it was not.
-func run[T any](ctx context.Context, c *Conn, query string, args []driver.NamedValue, first *firstAttempt, failed error,
+// could be run again. The first attempt may have been made already, and have failed.
+func run[T any](ctx context.Context, c *Conn, query string, args []driver.NamedValue, first firstAttempt,
 	attempt func(context.Context) (T, error),
-) (result T, err error) {
+) (T, error) {
 	repeatable := func(err error) bool { return c.repeatable(err, query, args) }
 	anywhere := func(ctx context.Context) (T, error) {
 		if c.session.leaving {
@@ -126,8 +124,9 @@ func run[T any](ctx context.Context, c *Conn, query string, args []driver.NamedV
 		return attempt(ctx)
 	}
 	switch {
-	case failed != nil:
-		return afterFirst(ctx, first, result, failed, repeatable, anywhere)
+	case first.err != nil:
+		var none T
+		return afterFirst(ctx, first, none, repeatable, anywhere)
 	case c.session.inTx():
 		return attempt(ctx)
 	}
@@ -245,7 +244,7 @@ func (p *preparedStmt) Close() error {
 
 // ExecContext implements driver.StmtExecContext.
 func (p *preparedStmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
-	return run(ctx, p.conn, p.query, args, nil, nil, func(ctx context.Context) (driver.Result, error) {
+	return run(ctx, p.conn, p.query, args, firstAttempt{}, func(ctx context.Context) (driver.Result, error) {
 		if err := p.follow(ctx); err != nil {
 			return nil, err
 		}
@@ -255,7 +254,7 @@ func (p *preparedStmt) ExecContext(ctx context.Context, args []driver.NamedValue
 
 // QueryContext implements driver.StmtQueryContext.
 func (p *preparedStmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
-	return run(ctx, p.conn, p.query, args, nil, nil, func(ctx context.Context) (driver.Rows, error) {
+	return run(ctx, p.conn, p.query, args, firstAttempt{}, func(ctx context.Context) (driver.Rows, error) {
 		if err := p.follow(ctx); err != nil {
 			return nil, err
 		}

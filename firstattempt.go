@@ -13,6 +13,7 @@ type firstAttempt struct {
 	core    *core
 	started time.Time // zero while no metrics are recorded: the clock is not read for nothing
 	over    bool
+	err     error // that it failed with
 }
 
 // begin begins the attempt, if it may be made in this way. Where metered reports true, ended is to be deferred.
@@ -39,16 +40,18 @@ func (f *firstAttempt) succeeded(ctx context.Context) {
 	}
 }
 
-// failed ends an attempt that failed. Its statement goes on with the result.
-func (f *firstAttempt) failed() operation {
-	f.over = true
+// failed ends an attempt that failed with err. Its statement goes on, in afterFirst.
+func (f *firstAttempt) failed(err error) { f.over, f.err = true, err }
+
+// operation is what the statement is as an operation, of which the attempt was the first.
+func (f *firstAttempt) operation() operation {
 	return operation{core: f.core, kind: metrics.OpStatement, started: f.started, attempts: 1}
 }
 
 // ended ends an attempt that did not return: user code panicked in it, or ended its goroutine.
 func (f *firstAttempt) ended(ctx context.Context) {
 	if !f.over {
-		op := f.failed()
+		op := f.operation()
 		op.panicked(ctx, try{})
 	}
 }

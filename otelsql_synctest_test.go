@@ -1,44 +1,14 @@
 package retrypg
 
 import (
-	"database/sql"
-	"database/sql/driver"
 	"testing"
 	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
-	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
-	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
-
-	"github.com/retrypg/retrypg/internal/pgtest/script"
 )
-
-// metered is scripted with metrics that are recorded. read returns the names of those that there are, with how often a
-// histogram was recorded.
-func metered(t *testing.T, s *script.Server, opts ...Option) (_ *sql.DB, read func() map[string]uint64) {
-	t.Helper()
-	reader := sdkmetric.NewManualReader()
-	opts = append([]Option{WithMeterProvider(sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)))}, opts...)
-	return scripted(t, s, opts...), func() map[string]uint64 {
-		var data metricdata.ResourceMetrics
-		require.NoError(t, reader.Collect(t.Context(), &data))
-		names := make(map[string]uint64)
-		for _, scope := range data.ScopeMetrics {
-			for _, m := range scope.Metrics {
-				names[m.Name] = 0
-				if h, ok := m.Data.(metricdata.Histogram[float64]); ok {
-					for _, p := range h.DataPoints {
-						names[m.Name] += p.Count
-					}
-				}
-			}
-		}
-		return names
-	}
-}
 
 // TestOTelSQLIsInThePathWhereSpansAreRecordedOrWhereItIsAskedFor: it shows by its spans, by its metrics, and by what wraps the connection.
 func TestOTelSQLIsInThePathWhereSpansAreRecordedOrWhereItIsAskedFor(t *testing.T) {
@@ -103,23 +73,4 @@ func TestOTelSQLIsInThePathWhereSpansAreRecordedOrWhereItIsAskedFor(t *testing.T
 			})
 		})
 	}
-}
-
-// panicking is an argument whose encoding panics.
-type panicking struct{}
-
-func (panicking) Value() (driver.Value, error) { panic("no value") }
-
-// TestAStatementThatPanicsIsAFailureAlsoWhereOnlyMetricsAreRecorded: by the code of an argument, as here, or of a tracer.
-func TestAStatementThatPanicsIsAFailureAlsoWhereOnlyMetricsAreRecorded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		db, read := metered(t, answering())
-		conn, err := db.Conn(endless)
-		require.NoError(t, err)
-		require.NotContains(t, read(), "retry.failures")
-		require.Panics(t, func() {
-			_, _ = conn.ExecContext(endless, "insert into t values ($1)", panicking{})
-		})
-		require.Contains(t, read(), "retry.failures")
-	})
 }

@@ -89,17 +89,18 @@ func rewritten(args []any) bool {
 func runStatement[T any](ctx context.Context, c *core, connected bool, repeatable func(error) bool,
 	attempt func(context.Context) (T, error),
 ) (T, error) {
-	var quick firstAttempt
-	if quick.begin(c) {
-		if quick.metered() {
-			defer quick.ended(ctx)
+	var alone firstAttempt
+	if alone.begin(c) {
+		if alone.metered() {
+			defer alone.ended(ctx)
 		}
 		result, err := attempt(ctx)
-		if err != nil {
-			return afterFirst(ctx, &quick, result, err, repeatable, attempt)
+		if err == nil {
+			alone.succeeded(ctx)
+			return result, nil
 		}
-		quick.succeeded(ctx)
-		return result, nil
+		alone.failed(err)
+		return afterFirst(ctx, alone, result, repeatable, attempt)
 	}
 	op, ctx, err := c.start(ctx, metrics.OpStatement, "", connected)
 	if err != nil {
@@ -122,11 +123,11 @@ func runStatement[T any](ctx context.Context, c *core, connected bool, repeatabl
 	return rerunStatement(ctx, op, first, err, repeatable, attempt)
 }
 
-// afterFirst goes on with a statement whose first attempt failed with err.
-func afterFirst[T any](ctx context.Context, first *firstAttempt, result T, err error, repeatable func(error) bool,
+// afterFirst goes on with a statement whose first attempt failed, with that result.
+func afterFirst[T any](ctx context.Context, first firstAttempt, result T, repeatable func(error) bool,
 	attempt func(context.Context) (T, error),
 ) (T, error) {
-	op, last := first.failed(), try{ctx: ctx}
+	op, last, err := first.operation(), try{ctx: ctx}, first.err
 	if repeatable(err) && !noRetry(ctx) {
 		return rerunStatement(ctx, op, last, err, repeatable, attempt)
 	}
