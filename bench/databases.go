@@ -62,6 +62,9 @@ func openDatabases(ctx context.Context, dsn string, dial pgconn.DialFunc) (datab
 	}{
 		{ownName, nil},
 		{"retrypg, SDK metrics", []retrypg.Option{retrypg.WithMeterProvider(meters.provider())}},
+		{"retrypg, SDK metrics, those of otelsql too", []retrypg.Option{
+			retrypg.WithMeterProvider(meters.provider()), retrypg.WithOTelSQLUse(retrypg.OTelSQLAlways),
+		}},
 		{"retrypg, SDK metrics, no span sampled", []retrypg.Option{
 			retrypg.WithMeterProvider(meters.provider()), retrypg.WithTracerProvider(tracerProvider(sdktrace.NeverSample())),
 		}},
