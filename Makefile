@@ -96,7 +96,7 @@ chaos: ## how soon callers are served after each kind of outage, and what they a
 bench: ## side by side with the libraries that do the same, written to docs/benchmarks.md
 	@cd bench && $(GO) run . -o ../docs/benchmarks.md
 
-bench-commit: ## what a transaction costs more than through pgx alone, as ratios of one run
+bench-commit: ## what a transaction or a statement costs more than through pgx alone, as ratios of one run
 	@cd integration && $(GO) test -run '^$$' -bench . -benchtime 10000x ./cost
 
 fuzz: ## all fuzz functions, for FUZZTIME seconds in all

@@ -15,7 +15,7 @@ type Conn struct {
 	*stdConn
 	connector *Connector
 	session   *session
-	traced    tracedConn // otelsql around session; nil where no spans or metrics of otelsql are recorded
+	traced    tracedConn // otelsql around session; nil where it is not used
 }
 
 // tracedConn is what otelsql's connection implements and Conn calls.
@@ -40,13 +40,47 @@ var (
 // documentation. Where that takes another connection, the Conn goes on with that one, if nothing was sent on the old one
 // before.
 func (c *Conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	return run(ctx, c, query, args, func(ctx context.Context) (driver.Result, error) { return c.exec(ctx, query, args) })
+	attempt := func(ctx context.Context) (driver.Result, error) { return c.exec(ctx, query, args) }
+	if c.session.inTx() {
+		return inTransaction(ctx, c, query, args, attempt)
+	}
+	var first firstAttempt
+	if first.begin(c.connector.core) {
+		if first.metered() {
+			defer first.ended(ctx)
+		}
+		c.session.leaving = false // what was said of an earlier statement
+		result, err := attempt(ctx)
+		if err == nil {
+			first.succeeded(ctx)
+			return result, nil
+		}
+		first.failed(err)
+	}
+	return run(ctx, c, query, args, first, attempt)
 }
 
 // QueryContext implements driver.QueryerContext; see ExecContext. A query is never sent again once it has delivered a
 // row: errors that come with later rows are the caller's.
 func (c *Conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	return run(ctx, c, query, args, func(ctx context.Context) (driver.Rows, error) { return c.query(ctx, query, args) })
+	attempt := func(ctx context.Context) (driver.Rows, error) { return c.query(ctx, query, args) }
+	if c.session.inTx() {
+		return inTransaction(ctx, c, query, args, attempt)
+	}
+	var first firstAttempt
+	if first.begin(c.connector.core) {
+		if first.metered() {
+			defer first.ended(ctx)
+		}
+		c.session.leaving = false // what was said of an earlier statement
+		rows, err := attempt(ctx)
+		if err == nil {
+			first.succeeded(ctx)
+			return rows, nil
+		}
+		first.failed(err)
+	}
+	return run(ctx, c, query, args, first, attempt)
 }
 
 func (c *Conn) exec(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
@@ -77,25 +111,37 @@ func (c *Conn) repeatable(err error, query string, args []driver.NamedValue) boo
 }
 
 // run runs a statement by the rules of the core. Inside a transaction there is one attempt: only the whole transaction
-// could be run again.
-func run[T any](ctx context.Context, c *Conn, query string, args []driver.NamedValue, attempt func(context.Context) (T, error)) (T, error) {
-	if c.session.inTx() {
-		if c.session.link.waits() {
-			return runFirst(ctx, c, func() bool { return repeatableFirst(query, valuesOf(args)) }, attempt)
+// could be run again. The first attempt may have been made already, and have failed.
+func run[T any](ctx context.Context, c *Conn, query string, args []driver.NamedValue, first firstAttempt,
+	attempt func(context.Context) (T, error),
+) (T, error) {
+	repeatable := func(err error) bool { return c.repeatable(err, query, args) }
+	anywhere := func(ctx context.Context) (T, error) {
+		if c.session.leaving {
+			if err := c.move(ctx); err != nil {
+				var none T
+				return none, err
+			}
 		}
 		return attempt(ctx)
 	}
+	switch {
+	case first.err != nil:
+		var none T
+		return afterFirst(ctx, first, none, repeatable, anywhere)
+	case c.session.inTx():
+		return inTransaction(ctx, c, query, args, attempt)
+	}
 	c.session.leaving = false // what was said of an earlier statement
-	return runStatement(ctx, c.connector.core, true, func(err error) bool { return c.repeatable(err, query, args) },
-		func(ctx context.Context) (T, error) {
-			if c.session.leaving {
-				if err := c.move(ctx); err != nil {
-					var none T
-					return none, err
-				}
-			}
-			return attempt(ctx)
-		})
+	return runStatement(ctx, c.connector.core, true, repeatable, anywhere)
+}
+
+// inTransaction runs a statement in a transaction, whose BEGIN may wait for it.
+func inTransaction[T any](ctx context.Context, c *Conn, query string, args []driver.NamedValue, attempt func(context.Context) (T, error)) (T, error) {
+	if c.session.link.waits() {
+		return runFirst(ctx, c, func() bool { return repeatableFirst(query, valuesOf(args)) }, attempt)
+	}
+	return attempt(ctx)
 }
 
 // move exchanges what is below c for a new connection.
@@ -219,7 +265,7 @@ func (p *preparedStmt) Close() error {
 
 // ExecContext implements driver.StmtExecContext.
 func (p *preparedStmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
-	return run(ctx, p.conn, p.query, args, func(ctx context.Context) (driver.Result, error) {
+	return run(ctx, p.conn, p.query, args, firstAttempt{}, func(ctx context.Context) (driver.Result, error) {
 		if err := p.follow(ctx); err != nil {
 			return nil, err
 		}
@@ -229,7 +275,7 @@ func (p *preparedStmt) ExecContext(ctx context.Context, args []driver.NamedValue
 
 // QueryContext implements driver.StmtQueryContext.
 func (p *preparedStmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
-	return run(ctx, p.conn, p.query, args, func(ctx context.Context) (driver.Rows, error) {
+	return run(ctx, p.conn, p.query, args, firstAttempt{}, func(ctx context.Context) (driver.Rows, error) {
 		if err := p.follow(ctx); err != nil {
 			return nil, err
 		}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -22,7 +23,7 @@ type Connector struct {
 	core   *core
 	driver *Driver
 	plain  driver.Connector // makes one attempt: *session
-	traced driver.Connector // the same through otelsql
+	traced driver.Connector // the same through otelsql; nil: never
 }
 
 var (
@@ -60,7 +61,7 @@ func newConnector(cfg *pgx.ConnConfig, s settings, opts []Option) (*Connector, e
 		}))
 	}
 	c.plain = &attemptConnector{core: core, std: stdlib.GetConnector(*cfg, stdOpts...)}
-	if !core.set.telemetryOff {
+	if !core.set.telemetryOff && core.set.otelsqlUse != OTelSQLNever {
 		if c.traced, err = otelConnector(c.plain, core.set); err != nil {
 			_ = core.close() // it was never used
 			return nil, fmt.Errorf("retrypg: telemetry: %w", err)
@@ -166,7 +167,7 @@ func (c *Connector) connect(ctx context.Context, refusable bool) (conn *Conn, er
 // attempt makes one connection attempt.
 func (c *Connector) attempt(ctx context.Context) (*Conn, error) {
 	connector := c.plain
-	if c.traced != nil && (c.core.rec.Tracing() || c.core.rec.Metering()) {
+	if c.traced != nil && (c.core.set.otelsqlUse == OTelSQLAlways || c.core.rec.Tracing()) {
 		connector = c.traced
 	}
 	made, err := connector.Connect(ctx)
@@ -211,7 +212,7 @@ func (c *attemptConnector) Connect(ctx context.Context) (driver.Conn, error) {
 		return nil, err
 	}
 	c.core.connected(s.link)
-	s.handOut()
+	s.handOut(time.Now())
 	return s, nil
 }
 

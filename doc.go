@@ -221,6 +221,10 @@
 //	breaker_probe_lease=10s
 //	    how long a probe may stay without a result before another takes its place
 //	    a duration from 1us to 24h such as "250ms" or "30s", or whole seconds
+//	retry_otelsql=spans
+//	    when otelsql is in the path of a connection of database/sql: where spans are recorded; or always, for
+//	    its metrics of each call; or never
+//	    spans, always, never
 //	tcp_user_timeout=10s
 //	    how long sent data may stay unacknowledged before the connection is given up (Linux); off: as the system
 //	    has it. It is the client's socket, as in libpq; for the server's use `options`
@@ -246,7 +250,8 @@
 //
 // Spans and metrics go to OpenTelemetry's global providers, or to those of [WithTracerProvider] and [WithMeterProvider];
 // package metrics lists them. Nothing is recorded, and nothing allocated for it, while no provider is installed. [WithHooks]
-// and [WithLogger] tell about single events.
+// and [WithLogger] tell about single events. Metrics add one measurement to a statement that succeeds, and no allocation; spans add
+// otelsql to the connections that are made while there are some ([WithOTelSQLUse]).
 //
 // # Concurrency
 //

@@ -212,6 +212,13 @@ var dsnKeys = []dsnKey{
 		set:     seconds(func(s *settings, d time.Duration) { s.breaker.ProbeLease = d }),
 	},
 	{
+		name: "retry_otelsql", def: OTelSQLForSpans.String(), words: []string{"spans", "always", "never"},
+		allowed: "spans, always, never",
+		doc: "when otelsql is in the path of a connection of database/sql: where spans are recorded; or always, for its metrics of each call; " +
+			"or never",
+		set: setOTelSQLUse,
+	},
+	{
 		name: "tcp_user_timeout", def: DefaultTCPUserTimeout.String(), words: []string{"off"},
 		allowed: `a duration from 1ms to 2147483647ms, or whole milliseconds, or "off" (or 0)`,
 		doc: "how long sent data may stay unacknowledged before the connection is given up (Linux); " +

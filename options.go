@@ -114,6 +114,7 @@ type settings struct {
 	meterProvider  metric.MeterProvider
 	tracerProvider trace.TracerProvider
 	otelsql        []otelsql.Option
+	otelsqlUse     OTelSQLUse // 0 = OTelSQLForSpans
 	logger         *slog.Logger
 	hooks          Hooks
 
@@ -251,7 +252,7 @@ func WithTelemetryAttributes(attrs ...attribute.KeyValue) Option {
 	return optionFunc(func(s *settings) { s.attributes = append(s.attributes, attrs...) })
 }
 
-// WithOTelSQL passes options on to otelsql, which records the spans and metrics below ours. SQL text and the text of
+// WithOTelSQL passes options on to otelsql, which records the spans below ours, and metrics where WithOTelSQLUse says so. SQL text and the text of
 // errors, which may hold names and values, are recorded only if otelsql.WithSpanOptions among them says so: by default
 // spans have the SQLSTATE.
 func WithOTelSQL(opts ...otelsql.Option) Option {
@@ -340,6 +341,7 @@ func (s settings) withDefaults() settings {
 	s.commitCheck = orDefault(s.commitCheck, XID)
 	s.commitCheckMaxElapsed = orDefault(s.commitCheckMaxElapsed, DefaultCommitCheckMaxElapsed)
 	s.lazyBegin = orDefault(s.lazyBegin, lazyBeginIf(lazyBeginDefault == "on"))
+	s.otelsqlUse = orDefault(s.otelsqlUse, OTelSQLForSpans)
 	s.ledgerTable = orDefault(s.ledgerTable, DefaultLedgerTable)
 	s.ledgerRetention = orDefault(s.ledgerRetention, DefaultLedgerRetention)
 	s.tcpUserTimeout = orDefault(s.tcpUserTimeout, DefaultTCPUserTimeout)

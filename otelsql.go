@@ -12,6 +12,55 @@ import (
 	"github.com/retrypg/retrypg/metrics"
 )
 
+// OTelSQLUse says when otelsql is in the path of a connection of database/sql. It is found out when the connection is made.
+type OTelSQLUse uint8
+
+const (
+	// OTelSQLForSpans uses it where a provider that makes spans is installed then. It is the default: metrics alone are recorded
+	// by this package, for a fraction of the cost.
+	OTelSQLForSpans OTelSQLUse = iota + 1
+	// OTelSQLAlways uses it for every connection, for otelsql's metrics of each call (db.client.operation.duration).
+	OTelSQLAlways
+	// OTelSQLNever does not use it: attempts have no spans of their statements below them.
+	OTelSQLNever
+)
+
+// String returns the word for u in a DSN: "spans", "always", "never".
+func (u OTelSQLUse) String() string {
+	switch u {
+	case OTelSQLForSpans:
+		return "spans"
+	case OTelSQLAlways:
+		return "always"
+	case OTelSQLNever:
+		return "never"
+	}
+	return "default"
+}
+
+// WithOTelSQLUse sets when otelsql is in the path of a connection: OTelSQLForSpans, which is the default, OTelSQLAlways or
+// OTelSQLNever. It has no effect on a Pool, nor on otelsql's statistics of the pool of database/sql (db.sql.connection.*),
+// which OpenDB registers in any case.
+func WithOTelSQLUse(u OTelSQLUse) Option {
+	return optionFunc(func(s *settings) {
+		if u < OTelSQLForSpans || u > OTelSQLNever {
+			s.errs = append(s.errs, fmt.Errorf("WithOTelSQLUse(%d): OTelSQLForSpans, OTelSQLAlways or OTelSQLNever is needed", u))
+			return
+		}
+		s.otelsqlUse = u
+	})
+}
+
+func setOTelSQLUse(s *settings, v string) bool {
+	for _, u := range []OTelSQLUse{OTelSQLForSpans, OTelSQLAlways, OTelSQLNever} {
+		if v == u.String() {
+			s.otelsqlUse = u
+			return true
+		}
+	}
+	return false
+}
+
 // attemptDriver hands a connector to otelsql, which wraps drivers only.
 type attemptDriver struct{ connector *attemptConnector }
 

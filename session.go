@@ -41,8 +41,8 @@ func newSession(c *core, std *stdlib.Conn) *session {
 }
 
 // handOut makes the session one that nothing was sent on by its holder.
-func (s *session) handOut() {
-	s.lastUsed, s.fresh, s.tx, s.handed = time.Now(), true, nil, s.link.mark()
+func (s *session) handOut(now time.Time) {
+	s.lastUsed, s.fresh, s.tx, s.handed = now, true, nil, s.link.mark()
 }
 
 // inTx reports whether a transaction is open, be it by BeginTx or by the user's own BEGIN.
@@ -278,7 +278,7 @@ func (s *session) ResetSession(ctx context.Context) error {
 		return driver.ErrBadConn
 	}
 	s.link.used = true
-	s.handOut()
+	s.handOut(now)
 	return nil
 }
 

@@ -83,6 +83,8 @@ func TestAWrongArgumentOfAnOptionIsAnErrorOfWhateverUsesIt(t *testing.T) {
 		{WithTCPKeepAlive(-time.Second, 0, 0), "tcp keepalive idle -1s: a duration from 1s to 9h6m7s or Off is needed"},
 		{WithTCPKeepAlive(0, -time.Second, 0), "tcp keepalive interval -1s"},
 		{WithTCPKeepAlive(0, 0, -1), "count -1"},
+		{WithOTelSQLUse(0), "WithOTelSQLUse(0): OTelSQLForSpans, OTelSQLAlways or OTelSQLNever is needed"},
+		{WithOTelSQLUse(4), "WithOTelSQLUse(4)"},
 	} {
 		for name, use := range makers {
 			t.Run(name+" "+tt.want, func(t *testing.T) {
@@ -137,6 +139,7 @@ func TestTheDefaultsAreAsDocumented(t *testing.T) {
 	require.Equal(t, 2*time.Second, s.tcpKeepAliveInterval)
 	require.Equal(t, 3, s.tcpKeepAliveCount)
 	require.False(t, s.telemetryOff)
+	require.Equal(t, OTelSQLForSpans, s.otelsqlUse)
 
 	c, err := NewConnector(settingsDSN)
 	require.NoError(t, err)
@@ -159,7 +162,7 @@ func TestTheConnectTimeoutIsOursOnlyWhereTheDSNHasNone(t *testing.T) {
 
 func TestOptionsWinOverTheDSN(t *testing.T) {
 	dsn := settingsDSN + "&retry_max_attempts=3&retry_max_elapsed=7s&retry_connect_max_elapsed=9s&retry_budget=off" +
-		"&breaker_failures=4&tcp_user_timeout=3000&tcp_keepalive_idle=off"
+		"&breaker_failures=4&tcp_user_timeout=3000&tcp_keepalive_idle=off&retry_otelsql=always"
 	s := settingsWith(t, dsn)
 	require.Equal(t, 3, s.maxAttempts)
 	require.Equal(t, 7*time.Second, s.maxElapsed)
@@ -168,10 +171,13 @@ func TestOptionsWinOverTheDSN(t *testing.T) {
 	require.Equal(t, 4, s.breaker.Failures)
 	require.Equal(t, 3*time.Second, s.tcpUserTimeout)
 	require.Equal(t, Off, s.tcpKeepAliveIdle)
+	require.Equal(t, OTelSQLAlways, s.otelsqlUse)
 
 	budget := policy.Must(policy.NewBudget(policy.BudgetOptions{}))
 	s = settingsWith(t, dsn, WithMaxAttempts(5), WithMaxElapsed(Off), WithConnectMaxElapsed(time.Hour), WithBudget(budget),
-		WithBreaker(breaker.Options{Failures: 6}), WithTCPUserTimeout(Off), WithTCPKeepAlive(time.Second, 0, 0))
+		WithBreaker(breaker.Options{Failures: 6}), WithTCPUserTimeout(Off), WithTCPKeepAlive(time.Second, 0, 0),
+		WithOTelSQLUse(OTelSQLNever))
+	require.Equal(t, OTelSQLNever, s.otelsqlUse)
 	require.Equal(t, 5, s.maxAttempts)
 	require.Equal(t, Off, s.maxElapsed)
 	require.Equal(t, time.Hour, s.connectMaxElapsed)

@@ -89,6 +89,19 @@ func rewritten(args []any) bool {
 func runStatement[T any](ctx context.Context, c *core, connected bool, repeatable func(error) bool,
 	attempt func(context.Context) (T, error),
 ) (T, error) {
+	var alone firstAttempt
+	if alone.begin(c) {
+		if alone.metered() {
+			defer alone.ended(ctx)
+		}
+		result, err := attempt(ctx)
+		if err == nil {
+			alone.succeeded(ctx)
+			return result, nil
+		}
+		alone.failed(err)
+		return afterFirst(ctx, alone, result, repeatable, attempt)
+	}
 	op, ctx, err := c.start(ctx, metrics.OpStatement, "", connected)
 	if err != nil {
 		var none T
@@ -108,6 +121,19 @@ func runStatement[T any](ctx context.Context, c *core, connected bool, repeatabl
 		return result, err
 	}
 	return rerunStatement(ctx, op, first, err, repeatable, attempt)
+}
+
+// afterFirst goes on with a statement whose first attempt failed, with that result.
+func afterFirst[T any](ctx context.Context, first firstAttempt, result T, repeatable func(error) bool,
+	attempt func(context.Context) (T, error),
+) (T, error) {
+	op, last, err := first.operation(), try{ctx: ctx}, first.err
+	if repeatable(err) && !noRetry(ctx) {
+		return rerunStatement(ctx, op, last, err, repeatable, attempt)
+	}
+	op.attemptEnd(last, err, false)
+	op.end(ctx, err)
+	return result, err
 }
 
 // maxRefreshes is how often a statement is sent again at once because its prepared form was stale. Once is enough; twice

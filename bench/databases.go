@@ -13,6 +13,7 @@ import (
 	"github.com/ngrok/sqlmw"
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 
@@ -46,25 +47,29 @@ func openDatabases(ctx context.Context, dsn string, dial pgconn.DialFunc) (datab
 		cfg.DialFunc = dial
 		cfg.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil }
 	}
+	var meters meters
 	list := databases{
 		{name: pgxName, side: peer, db: stdlib.OpenDB(*cfg)},
 		{name: "ngrok/sqlmw, null interceptor", side: peer, db: openSQLMW(cfg)},
 		{name: "otelsql, no-op providers", side: peer, db: otelsql.OpenDB(stdlib.GetConnector(*cfg),
 			otelsql.WithMeterProvider(metricnoop.NewMeterProvider()), otelsql.WithTracerProvider(tracenoop.NewTracerProvider()))},
 		{name: "otelsql, SDK metrics and spans", side: peer, db: otelsql.OpenDB(stdlib.GetConnector(*cfg),
-			otelsql.WithMeterProvider(meterProvider()), otelsql.WithTracerProvider(tracerProvider(sdktrace.AlwaysSample())))},
+			otelsql.WithMeterProvider(meters.provider()), otelsql.WithTracerProvider(tracerProvider(sdktrace.AlwaysSample())))},
 	}
 	for _, own := range []struct {
 		name    string
 		options []retrypg.Option
 	}{
 		{ownName, nil},
-		{"retrypg, SDK metrics", []retrypg.Option{retrypg.WithMeterProvider(meterProvider())}},
+		{"retrypg, SDK metrics", []retrypg.Option{retrypg.WithMeterProvider(meters.provider())}},
+		{"retrypg, SDK metrics, those of otelsql too", []retrypg.Option{
+			retrypg.WithMeterProvider(meters.provider()), retrypg.WithOTelSQLUse(retrypg.OTelSQLAlways),
+		}},
 		{"retrypg, SDK metrics, no span sampled", []retrypg.Option{
-			retrypg.WithMeterProvider(meterProvider()), retrypg.WithTracerProvider(tracerProvider(sdktrace.NeverSample())),
+			retrypg.WithMeterProvider(meters.provider()), retrypg.WithTracerProvider(tracerProvider(sdktrace.NeverSample())),
 		}},
 		{"retrypg, SDK metrics, all spans", []retrypg.Option{
-			retrypg.WithMeterProvider(meterProvider()), retrypg.WithTracerProvider(tracerProvider(sdktrace.AlwaysSample())),
+			retrypg.WithMeterProvider(meters.provider()), retrypg.WithTracerProvider(tracerProvider(sdktrace.AlwaysSample())),
 		}},
 	} {
 		options := own.options
@@ -86,6 +91,9 @@ func openDatabases(ctx context.Context, dsn string, dial pgconn.DialFunc) (datab
 			return nil, errors.Join(fmt.Errorf("%s: %w", d.name, err), list.close())
 		}
 	}
+	if err := meters.read(ctx); err != nil {
+		return nil, errors.Join(err, list.close())
+	}
 	return list, nil
 }
 
@@ -94,9 +102,23 @@ func openSQLMW(cfg *pgx.ConnConfig) *sql.DB {
 	return sql.OpenDB(dsnConnector{driver: sqlmw.Driver(stdlib.GetDefaultDriver(), sqlmw.NullInterceptor{}), dsn: stdlib.RegisterConnConfig(cfg)})
 }
 
-// meterProvider returns one whose metrics are recorded, and read by nobody.
-func meterProvider() *sdkmetric.MeterProvider {
-	return sdkmetric.NewMeterProvider(sdkmetric.WithReader(sdkmetric.NewManualReader()))
+// meters makes providers whose metrics are recorded.
+type meters struct{ readers []sdkmetric.Reader }
+
+func (m *meters) provider() *sdkmetric.MeterProvider {
+	reader := sdkmetric.NewManualReader()
+	m.readers = append(m.readers, reader)
+	return sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))
+}
+
+// read reads the metrics, as a program's reader does every minute or so.
+func (m *meters) read(ctx context.Context) error {
+	for _, reader := range m.readers {
+		if err := reader.Collect(ctx, &metricdata.ResourceMetrics{}); err != nil {
+			return fmt.Errorf("read the metrics: %w", err)
+		}
+	}
+	return nil
 }
 
 // tracerProvider returns one whose spans go nowhere.

@@ -8,24 +8,45 @@ import (
 // Attempt counts one attempt in retry.attempts, the first of an operation included. code is the SQLSTATE with which it
 // failed; empty if it succeeded or failed without one.
 func (r *Recorder) Attempt(ctx context.Context, op Operation, code string) {
-	if r == nil || !r.attempts.Enabled(ctx) {
+	if r == nil {
 		return
 	}
-	r.attempts.Add(ctx, 1, r.labels.find(operationIndex(op), reasonNone, code).add...)
+	index := operationIndex(op)
+	if code == "" && r.tally.addAttempt(r, index) || !r.attempts.Enabled(ctx) {
+		return
+	}
+	r.attempts.Add(ctx, 1, r.labels.find(index, reasonNone, code).add...)
 }
 
-// Success counts one operation that succeeded in retry.successes, its attempts in retry.operation_attempts, and its
-// duration in retry.operation_duration. attempts counts from 1; 0 or less is not recorded. elapsed runs from the beginning
-// of the first attempt to the end of the last one; 0 or less means that it was not measured, and is not recorded.
+// AtOnce is Attempt and Success of an operation that succeeded with its only attempt.
+func (r *Recorder) AtOnce(ctx context.Context, op Operation, elapsed time.Duration) {
+	if r == nil {
+		return
+	}
+	index := operationIndex(op)
+	if !r.tally.addBoth(r, index) {
+		r.Attempt(ctx, op, "")
+		r.Success(ctx, op, 1, elapsed)
+		return
+	}
+	if elapsed > 0 && r.operationDuration.Enabled(ctx) {
+		r.operationDuration.Record(ctx, elapsed.Seconds(), r.labels.plain[index].record...)
+	}
+}
+
+// Success counts one operation that succeeded in retry.successes, its attempts, if it took more than one, in
+// retry.operation_attempts, and its duration in retry.operation_duration. elapsed runs from the beginning of the first
+// attempt to the end of the last one; 0 or less means that it was not measured, and is not recorded.
 func (r *Recorder) Success(ctx context.Context, op Operation, attempts int, elapsed time.Duration) {
 	if r == nil {
 		return
 	}
-	l := r.labels.plain[operationIndex(op)]
-	if r.successes.Enabled(ctx) {
+	index := operationIndex(op)
+	l := r.labels.plain[index]
+	if !r.tally.addSuccess(r, index) && r.successes.Enabled(ctx) {
 		r.successes.Add(ctx, 1, l.add...)
 	}
-	if attempts > 0 && r.operationAttempts.Enabled(ctx) {
+	if attempts > 1 && r.operationAttempts.Enabled(ctx) {
 		r.operationAttempts.Record(ctx, int64(attempts), l.record...)
 	}
 	if elapsed > 0 && r.operationDuration.Enabled(ctx) {
@@ -33,9 +54,9 @@ func (r *Recorder) Success(ctx context.Context, op Operation, attempts int, elap
 	}
 }
 
-// Failure counts one operation that failed in the end in retry.failures, and its attempts in retry.operation_attempts.
-// stopReason is one of package policy's stop reasons, "commit_unknown" or "panic"; code is the SQLSTATE of the last error,
-// or empty. attempts counts from 1; 0 means that there was none, and is not recorded.
+// Failure counts one operation that failed in the end in retry.failures, and its attempts, if it took more than one, in
+// retry.operation_attempts. stopReason is one of package policy's stop reasons, "commit_unknown" or "panic"; code is the
+// SQLSTATE of the last error, or empty.
 func (r *Recorder) Failure(ctx context.Context, op Operation, stopReason, code string, attempts int) {
 	if r == nil {
 		return
@@ -44,7 +65,7 @@ func (r *Recorder) Failure(ctx context.Context, op Operation, stopReason, code s
 	if r.failures.Enabled(ctx) {
 		r.failures.Add(ctx, 1, r.labels.find(index, stopReasonIndex(stopReason), code).add...)
 	}
-	if attempts > 0 && r.operationAttempts.Enabled(ctx) {
+	if attempts > 1 && r.operationAttempts.Enabled(ctx) {
 		r.operationAttempts.Record(ctx, int64(attempts), r.labels.plain[index].record...)
 	}
 }

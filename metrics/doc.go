@@ -12,7 +12,7 @@
 //	retry.successes              counter        {operation}    operations that succeeded in the end
 //	retry.failures               counter        {operation}    operations that failed in the end, by the reason for giving up
 //	retry.backoff_duration       histogram      s              wait chosen before each further attempt
-//	retry.operation_attempts     histogram      {attempt}      attempts that an operation took
+//	retry.operation_attempts     histogram      {attempt}      attempts of an operation that took more than one
 //	retry.operation_duration     histogram      s              time that an operation took which succeeded in the end
 //	retry.lost_duration          histogram      s              time that an operation of several attempts had lost when its last one began
 //	retry.connect_wait_duration  histogram      s              time that a caller spent connecting while the server was away, be it in vain
@@ -25,6 +25,11 @@
 //	retry.budget.tokens          gauge          {token}        retries that the budget would allow now
 //	db.client.connection.count   updowncounter  {connection}   connections of a Pool, idle and used
 //	db.client.connection.max     updowncounter  {connection}   connections that a Pool may have
+//
+// An operation that took one attempt is in retry.successes or in retry.failures, and not in retry.operation_attempts: to
+// record it there would cost each call as much as its duration does. So of how many there was one attempt only is known too,
+// and the mean number of attempts is retry.attempts by retry.successes and retry.failures, of which those that a breaker
+// refused (retry.stop_reason=breaker_open) had none.
 //
 // [Instruments] returns the same table as data, with the attributes of each. Durations are sorted into buckets from
 // 1 ms to 60 s; a view of the SDK can replace them.
@@ -53,6 +58,15 @@
 // providers record nothing, nor does the global provider that is in place until the program installs one. A global
 // provider that is installed after New is used from then on: for metrics the first one installed, which is how
 // OpenTelemetry's instruments work; for spans always the one installed last.
+//
+// # The cost of a provider
+//
+// What succeeds at its first attempt costs one measurement of retry.operation_duration, and no allocation. Attempts and
+// successes are counted in words of the Recorder's own, which several processors can write to at once, and which are added to
+// the counters each time that the metrics are read, before the counters are: for every reader and temporality
+// the sums are as if each had been added at once. They are added at once until the metrics are read for the first time, after
+// Close, and by a Recorder that observes nothing, as those of single transactions on the handles of other packages. What is
+// added later has no exemplars.
 //
 // Instrumentation that attaches from outside of the process (eBPF) in place of a provider does not see these spans.
 package metrics

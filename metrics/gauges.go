@@ -92,6 +92,7 @@ func (r *Recorder) registerLocked() {
 
 // observe is called by the metric reader. It takes no lock of ours: Close holds it while it waits for the reader.
 func (r *Recorder) observe(_ context.Context, o metric.Observer) error {
+	r.tally.read(r)
 	l := r.labels.plain[opNone]
 	if up := r.gauges.server.Load(); up != nil {
 		if v, known := (*up)(); known {

@@ -75,7 +75,7 @@ var instrumentTable = []Instrument{
 	{
 		nameOperationAttempts, "{attempt}", KindHistogram,
 		[]attribute.Key{AttrOperation},
-		"Attempts that an operation took.",
+		"Attempts of an operation that took more than one.",
 	},
 	{
 		nameOperationDuration, "s", KindHistogram,

@@ -72,7 +72,7 @@ func (f *foundProvider) is(p trace.TracerProvider) bool {
 // isPlaceholder recognises the provider that is global until the program installs one: its type is not exported, but its
 // package is known. Should OpenTelemetry move it, then spans that record nothing would be made: slower, not wrong, and a
 // test of this package would say so.
-func isPlaceholder(p trace.TracerProvider) bool {
+func isPlaceholder(p any) bool {
 	typ := reflect.TypeOf(p)
 	if typ.Kind() == reflect.Pointer {
 		typ = typ.Elem()

@@ -29,6 +29,7 @@ func hotPath(ctx context.Context, r *Recorder) {
 	r.Attempt(ctx, OpTransaction, "")
 	attempt.End(nil, "")
 	r.Success(ctx, OpTransaction, 2, time.Second)
+	r.AtOnce(ctx, OpStatement, time.Second)
 	r.Failure(ctx, OpTransaction, "max_attempts", "40001", 2)
 	op.EndStopped(errPlain, "40001", "max_attempts")
 }

@@ -40,8 +40,12 @@ type Options struct {
 type Recorder struct {
 	instruments
 	labels  labelCache
+	tally   tally
 	tracing tracing
 	spans   spanOptions
+
+	// placeholder is the global provider of the instruments while the program has installed none; nil: it had.
+	placeholder metric.MeterProvider
 
 	gauges gauges
 
@@ -88,6 +92,9 @@ func New(o Options) (*Recorder, error) {
 		return nil, err
 	}
 	r := &Recorder{instruments: in, spans: newSpanOptions(base)}
+	if isPlaceholder(mp) {
+		r.placeholder = mp
+	}
 	r.labels.init(base, poolName(o))
 	if !o.Off {
 		r.tracing.init(o.TracerProvider)
@@ -116,19 +123,20 @@ func (r *Recorder) Close() error {
 	r.gauges.closeLocked()
 	registration := r.registration
 	r.registration = nil
-	if registration == nil {
-		return nil
+	var err error
+	if registration != nil {
+		if err = registration.Unregister(); err != nil {
+			err = fmt.Errorf("metrics: unregistering the gauges: %w", err)
+		}
 	}
-	if err := registration.Unregister(); err != nil {
-		return fmt.Errorf("metrics: unregistering the gauges: %w", err)
-	}
-	return nil
+	r.tally.close(r) // after the last reader
+	return err
 }
 
 // Metering reports whether a provider records the metrics of operations now. It takes a few nanoseconds and does not
 // allocate: callers ask it before they read the clock for [Recorder.Success].
 func (r *Recorder) Metering() bool {
-	if r == nil {
+	if r == nil || r.placeholder != nil && otel.GetMeterProvider() == r.placeholder {
 		return false
 	}
 	// A view may drop one instrument and keep another.

@@ -62,8 +62,10 @@ func TestHistogramsHoldSecondsAndAttemptsInExplicitBuckets(t *testing.T) {
 	r.Backoff(ctx, OpStatement, -time.Second, "40P01")
 	r.Backoff(ctx, OpStatement, math.MinInt64, "40P01")
 	r.Success(ctx, OpStatement, 2, 90*time.Second)
-	r.Success(ctx, OpStatement, 0, 0) // neither is known
+	r.Success(ctx, OpStatement, 1, 0) // one attempt is not recorded, nor a time that is not known
 	r.Failure(ctx, OpStatement, "canceled", "", 0)
+	r.Failure(ctx, OpStatement, "canceled", "", 1)
+	r.Failure(ctx, OpStatement, "canceled", "", 4)
 
 	got := collect(t, reader)
 	backoff := got["retry.backoff_duration"].Data.(metricdata.Histogram[float64]).DataPoints
@@ -81,8 +83,8 @@ func TestHistogramsHoldSecondsAndAttemptsInExplicitBuckets(t *testing.T) {
 
 	attempts := got["retry.operation_attempts"].Data.(metricdata.Histogram[int64]).DataPoints
 	require.Len(t, attempts, 1)
-	require.EqualValues(t, 1, attempts[0].Count)
-	require.EqualValues(t, 2, attempts[0].Sum)
+	require.EqualValues(t, 2, attempts[0].Count)
+	require.EqualValues(t, 6, attempts[0].Sum)
 }
 
 func TestWhatIsNotKnownBecomesOtherAndWhatIsNoSQLStateIsDropped(t *testing.T) {
@@ -252,6 +254,7 @@ func exercise(ctx context.Context, r *Recorder) {
 		r.Attempt(ctx, op, "40001")
 		r.Backoff(ctx, op, time.Second, "40001")
 		r.Success(ctx, op, 2, time.Second)
+		r.AtOnce(ctx, op, time.Second)
 		r.Failure(ctx, op, "max_attempts", "40001", 2)
 		r.Lost(ctx, op, time.Second)
 	}

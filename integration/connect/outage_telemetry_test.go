@@ -81,14 +81,25 @@ func TestAnOutageCanBeReadFromTheMetrics(t *testing.T) {
 			require.Empty(t, m.read(t, "retry.connect_wait_duration"), "nobody has waited")
 			p.CutAll(pgtest.Both, pgtest.FIN)
 			starting := p.OnMessages(10_000, authentication, refusing("57P03", "the database system is starting up"))
-			var pings sync.WaitGroup
+			var pings, begun sync.WaitGroup
+			begun.Add(callers)
 			for range callers {
-				pings.Go(func() { require.NoError(t, ping(ctx)) })
+				pings.Go(func() {
+					begun.Done()
+					require.NoError(t, ping(ctx))
+				})
 			}
 			require.NoError(t, w.down(ctx))
 			require.Zero(t, m.value(t, "retry.server.up"))
 			require.Empty(t, m.read(t, "retry.outage_duration"), "it is not over")
-			require.NoError(t, w.until(ctx, func() bool { return len(w.backoffs) >= 3 }))
+			begun.Wait()
+			all := 0 // waits of whoever looks for the server, when all callers had begun
+			require.NoError(t, w.until(ctx, func() bool {
+				if all == 0 {
+					all = len(w.backoffs)
+				}
+				return all > 0 && len(w.backoffs) >= all+3
+			}))
 			starting.Remove()
 			pings.Wait()
 			require.EqualValues(t, 1, m.value(t, "retry.server.up"))

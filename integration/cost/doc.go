@@ -1,4 +1,4 @@
-// Package cost measures, on a real server that syncs its WAL to disk, what a transaction costs more through retrypg than
+// Package cost measures, on a real server that syncs its WAL to disk, what a transaction or a statement costs more through retrypg than
 // through pgx alone. Its benchmarks take the variants in turns within one run and report ratios of medians: absolute times
 // say more about the machine. Run them with
 //

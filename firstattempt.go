@@ -1,0 +1,57 @@
+package retrypg
+
+import (
+	"context"
+	"time"
+
+	"github.com/retrypg/retrypg/metrics"
+)
+
+// firstAttempt is the first attempt of a statement outside of a transaction, which is the only one where nothing fails. It
+// is made before anything is prepared for a second one, unless a breaker or spans are to be told of each.
+type firstAttempt struct {
+	core    *core
+	started time.Time // zero while no metrics are recorded: the clock is not read for nothing
+	over    bool
+	err     error // that it failed with
+}
+
+// begin begins the attempt, if it may be made in this way. Where metered reports true, ended is to be deferred.
+func (f *firstAttempt) begin(c *core) bool {
+	if c.breaker != nil || c.rec.Tracing() {
+		return false
+	}
+	f.core = c
+	if c.rec.Metering() {
+		f.started = time.Now()
+	}
+	return true
+}
+
+// metered reports whether metrics are recorded.
+func (f *firstAttempt) metered() bool { return !f.started.IsZero() }
+
+// succeeded ends an attempt that succeeded, and its statement.
+func (f *firstAttempt) succeeded(ctx context.Context) {
+	f.over = true
+	f.core.budget.Deposit()
+	if f.metered() {
+		f.core.rec.AtOnce(ctx, metrics.OpStatement, time.Since(f.started))
+	}
+}
+
+// failed ends an attempt that failed with err. Its statement goes on, in afterFirst.
+func (f *firstAttempt) failed(err error) { f.over, f.err = true, err }
+
+// operation is what the statement is as an operation, of which the attempt was the first.
+func (f *firstAttempt) operation() operation {
+	return operation{core: f.core, kind: metrics.OpStatement, started: f.started, attempts: 1}
+}
+
+// ended ends an attempt that did not return: user code panicked in it, or ended its goroutine.
+func (f *firstAttempt) ended(ctx context.Context) {
+	if !f.over {
+		op := f.operation()
+		op.panicked(ctx, try{})
+	}
+}
