@@ -6,8 +6,9 @@ import (
 	"sync/atomic"
 )
 
-// Conn lies between a user of the protocol and its connection. Like the user it is for one goroutine at a time, except that one may
-// write the rows of a COPY while another one reads. While nothing travels it costs a look at a few fields.
+// Conn lies between a user of the protocol and its connection. Like the user it is for one goroutine at a time, except that another one
+// may write the rows of a COPY, or the message that ends the connection. While nothing travels it costs a look at a few fields, and at
+// the header of each message that is read.
 type Conn struct {
 	r io.Reader
 	w io.Writer
@@ -19,11 +20,14 @@ type Conn struct {
 	phase atomic.Uint32 // of BEGIN
 	ready byte          // transaction status at the end of the flight of BEGIN
 
+	framing framing // of what was handed on
+
 	buf    *bufio.Reader // nil while nothing is taken out of what is read
 	flight flight        // that is being answered
 	held   []byte        // what is to be handed on before anything else
 	answer Answer        // to what travelled behind
 	row    []byte        // its row
+	values [][]byte      // of it
 
 	scratch  []byte // what was written last
 	watching bool   // for what Forgotten reports
@@ -35,7 +39,7 @@ const (
 	phaseNone    uint32 = iota // there is none, or what the user of the connection knows is true again
 	phaseWaits                 // it travels with the next flight
 	phaseSent                  // it was sent, and the flight is not answered to its end
-	phaseReady                 // the flight was answered to its end, and nothing was sent since
+	phaseReady                 // the flight was answered to its end, which the user may not have read
 	phaseRefused               // the server has refused it
 )
 
@@ -53,7 +57,8 @@ const (
 func New(r io.Reader, w io.Writer) *Conn { return &Conn{r: r, w: w} }
 
 // Begin makes msgs, which are those of the extended protocol for one statement that returns no rows, travel ahead of the next flight.
-// With single a simple Query is not sent before they are answered. msgs must not change.
+// With single a simple Query is not sent before they are answered, nor is ever a flight of which the server would run a part although
+// it has refused them. The user must have read all that answers what it has sent. msgs must not change.
 func (c *Conn) Begin(msgs []byte, single bool) {
 	c.Reset()
 	c.begin, c.single = msgs, single
@@ -61,8 +66,9 @@ func (c *Conn) Begin(msgs []byte, single bool) {
 }
 
 // Behind makes msgs, which are those of the extended protocol for one statement that returns one row, travel behind the next flight
-// that executes something, if that is whole and all that is sent; nil that nothing does. msgs must not change.
-func (c *Conn) Behind(msgs []byte) { c.behind, c.answer = msgs, NoAnswer }
+// that executes something, if that is whole, all that is sent and no COPY from the client, in which other messages are an error; nil
+// that nothing does. The user must have read all that answers what it has sent. msgs must not change.
+func (c *Conn) Behind(msgs []byte) { c.behind, c.answer, c.framing.due = msgs, NoAnswer, 0 }
 
 // Reset forgets all that was not sent, and what became of what was.
 func (c *Conn) Reset() {
@@ -96,7 +102,8 @@ func (c *Conn) Answer() (Answer, [][]byte) {
 	if c.answer != Answered {
 		return c.answer, nil
 	}
-	return Answered, values(c.row)
+	c.values = values(c.values[:0], c.row)
+	return Answered, c.values
 }
 
 // Watch makes Forgotten report whether, from now on, a simple Query begins like one that drops prepared statements.

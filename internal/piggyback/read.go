@@ -2,8 +2,10 @@ package piggyback
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"errors"
+	"math"
 	"sync"
 )
 
@@ -29,9 +31,14 @@ const readyLen = headerLen + 1
 type flight struct {
 	query    bool // it is a simple Query
 	executes int  // the statements that it executes by the extended protocol
-	whole    bool // it begins and ends here
+	limited  bool // of one of them not all rows are wanted: it can be executed on
+	syncs    int  // how often ReadyForQuery answers it
+	ends     bool // there is a Sync or a Query
+	regular  bool // which is the last message, and a Query the only one: all of it is skipped where BEGIN is refused
+	whole    bool // both
 	begins   bool // BEGIN travels ahead
-	alone    bool // and nothing with it
+	begun    bool // BEGIN has traveled alone before it
+	alone    bool // it is that BEGIN
 	asks     bool // something travels behind
 
 	part    part
@@ -39,7 +46,8 @@ type flight struct {
 	take    int  // bytes of the message that is being taken out
 	keeps   bool // it is the row
 	over    bool // the message is the last one
-	aborted bool // the transaction was, when the Query was answered
+	aborted bool // the transaction was, or had ended, when the Query was answered
+	ended   bool // the connection was then, as the answer to what travelled behind it says
 }
 
 // part is what is answered next.
@@ -60,6 +68,9 @@ const (
 	// bufferSize is that of the server's buffer, and of pgx's.
 	bufferSize = 8 << 10
 )
+
+// plainError is in an ErrorResponse that does not end the connection.
+var plainError = []byte("\x00VERROR\x00")
 
 var errNotices = errors.New("retrypg: more than 64 kB of notices before the answer to BEGIN")
 
@@ -85,11 +96,16 @@ func (c *Conn) tracking() bool { return c.buf != nil && !c.flight.over }
 func (c *Conn) Read(p []byte) (int, error) {
 	if len(c.held) > 0 {
 		n := copy(p, c.held)
-		c.held = c.held[n:]
+		if c.held = c.held[n:]; len(c.held) == 0 {
+			c.held = nil
+		}
 		return n, nil
 	}
+	if c.phase.Load() == phaseReady && c.handedOn() {
+		c.phase.Store(phaseNone) // the user has read all that there was before it reads on
+	}
 	if c.buf == nil {
-		return c.r.Read(p)
+		return c.pass(p)
 	}
 	n := 0
 	for n < len(p) {
@@ -98,7 +114,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 		switch buffered := c.buf.Buffered(); {
 		case f.pass > 0 && (n == 0 || buffered > 0):
 			var m int
-			m, err = c.buf.Read(p[n:min(len(p), n+f.pass)])
+			m, err = c.buf.Read(p[n : n+min(len(p)-n, f.pass)])
 			n += m
 			f.pass -= m
 		case f.pass > 0:
@@ -120,10 +136,21 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// handedOn reports whether the end of the flight was handed on.
+func (c *Conn) handedOn() bool { return c.buf == nil || c.flight.over && c.flight.pass == 0 }
+
+// pass reads past the buffer.
+func (c *Conn) pass(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.framing.follow(p[:n])
+	return n, err
+}
+
 // drain hands on what was read beyond the end of the flight.
 func (c *Conn) drain(p []byte, n int) (int, error) {
 	if rest := c.buf.Buffered(); rest > 0 {
 		m, err := c.buf.Read(p[n:min(len(p), n+rest)])
+		c.framing.follow(p[n : n+m])
 		return n + m, err
 	}
 	c.buf.Reset(nil)
@@ -132,12 +159,12 @@ func (c *Conn) drain(p []byte, n int) (int, error) {
 	if n > 0 {
 		return n, nil
 	}
-	return c.r.Read(p)
+	return c.pass(p)
 }
 
 // hold keeps bytes to be handed on.
 func (c *Conn) hold(n int) error {
-	if len(c.held)+n > maxHeld {
+	if n > maxHeld-len(c.held) {
 		return errNotices
 	}
 	for n > 0 {
@@ -159,13 +186,17 @@ func (c *Conn) next() error {
 	if c.flight.take > 0 {
 		return c.takeOut()
 	}
+	if c.framing.inside() {
+		return c.resume()
+	}
 	h, err := c.buf.Peek(headerLen)
 	if err != nil {
 		return err
 	}
-	typ, size, status := h[0], 1+int(binary.BigEndian.Uint32(h[1:])), byte(0)
+	typ, size, status := h[0], sizeOf(h), byte(0)
 	if size < headerLen {
-		size, c.flight.part = headerLen, partRest // this is not the protocol, as the user will say
+		c.flight.pass, c.flight.part = math.MaxInt, partRest // this is not the protocol, as the user will say
+		return nil
 	}
 	if typ == msgReady {
 		if h, err = c.buf.Peek(readyLen); err != nil {
@@ -175,14 +206,30 @@ func (c *Conn) next() error {
 	}
 	f := &c.flight
 	asked := f.part == partBehind
+	if asked && f.aborted && typ == msgError {
+		if h, err = c.buf.Peek(min(size, c.buf.Size())); err != nil {
+			return err
+		}
+		f.ended = !bytes.Contains(h, plainError)
+	}
 	if !c.ours(typ, status) {
 		f.pass = size
 		return nil
 	}
-	f.take = size
-	if f.keeps = asked && typ == msgDataRow; f.keeps {
-		c.row = c.row[:0]
+	f.take, f.keeps = size, false
+	if asked && typ == msgDataRow {
+		c.row, f.keeps = c.row[:0], size <= headerLen+maxRow
 	}
+	return nil
+}
+
+// resume goes on with a message of which the user has read the first part before the flight was sent.
+func (c *Conn) resume() error {
+	h, err := c.buf.Peek(c.framing.missing())
+	if err != nil {
+		return err
+	}
+	c.flight.pass = c.framing.rest(h)
 	return nil
 }
 
@@ -193,7 +240,7 @@ func (c *Conn) takeOut() error {
 	if err != nil {
 		return err
 	}
-	if f.keeps && len(c.row)+len(b) <= maxRow+headerLen {
+	if f.keeps {
 		c.row = append(c.row, b...)
 	}
 	f.take -= len(b)
@@ -279,7 +326,7 @@ func (c *Conn) oursBehind(typ byte) bool {
 	}
 	f.part = partRest
 	if f.aborted {
-		return true // the Query's doing, of which the user knows
+		return !f.ended // the Query's doing, of which the user knows
 	}
 	c.answer = Failed
 	return false
@@ -287,7 +334,7 @@ func (c *Conn) oursBehind(typ byte) bool {
 
 // ended notes the end of the flight.
 func (c *Conn) ended(status byte) {
-	if c.phase.Load() == phaseSent {
+	if phase := c.phase.Load(); phase == phaseSent || phase == phaseReady {
 		c.ready = status
 		c.phase.Store(phaseReady)
 	}
@@ -296,13 +343,12 @@ func (c *Conn) ended(status byte) {
 	}
 }
 
-// values returns the values of a DataRow, and none where it is not one.
-func values(msg []byte) [][]byte {
+// values appends the values of a DataRow, and returns none where it is not one.
+func values(vs [][]byte, msg []byte) [][]byte {
 	if len(msg) < headerLen+2 {
 		return nil
 	}
 	row := msg[headerLen+2:]
-	vs := make([][]byte, 0, 8)
 	for range binary.BigEndian.Uint16(msg[headerLen:]) {
 		if len(row) < 4 {
 			return nil

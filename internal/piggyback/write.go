@@ -3,11 +3,20 @@ package piggyback
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 )
 
 // Types of the messages of a client.
 const (
+	msgBind      = 'B'
+	msgClose     = 'C'
+	msgCopyData  = 'd'
+	msgCopyDone  = 'c'
+	msgCopyFail  = 'f'
+	msgDescribe  = 'D'
 	msgExecute   = 'E'
+	msgFlush     = 'H'
+	msgParse     = 'P'
 	msgQuery     = 'Q'
 	msgSync      = 'S'
 	msgTerminate = 'X'
@@ -20,21 +29,28 @@ const headerLen = 5
 // is many anyway.
 const maxCopied = 4 << 10
 
-var syncMsg = []byte{msgSync, 0, 0, 0, 4}
+var (
+	syncMsg  = []byte{msgSync, 0, 0, 0, 4}
+	flushMsg = []byte{msgFlush, 0, 0, 0, 4}
+)
+
+var errRefused = errors.New("retrypg: the server has refused BEGIN, so that what was to follow it was not sent: begin a transaction anew")
 
 // Write writes p, which holds whole messages, and what travels with it. The count is that of p: 0 where nothing of p was
 // written.
 func (c *Conn) Write(p []byte) (int, error) {
-	if len(p) > 0 && p[0] == msgTerminate {
-		return c.w.Write(p) // pgx writes it on a goroutine of its own, when it gives the connection up
+	if len(p) == 0 {
+		return c.w.Write(p)
+	}
+	switch p[0] {
+	case msgTerminate, msgCopyData, msgCopyDone, msgCopyFail:
+		// Nothing travels with these, and no field is looked at: pgx writes them on other goroutines, also after its own has given up.
+		return c.w.Write(p)
 	}
 	if c.watching && forgets(p) {
 		c.watching, c.forgot = false, true
 	}
-	if c.phase.Load() == phaseReady {
-		c.phase.Store(phaseNone) // the user has read to the end before it writes again
-	}
-	if c.begin == nil && c.behind == nil {
+	if c.begin == nil && c.behind == nil && c.phase.Load() != phaseSent {
 		return c.w.Write(p)
 	}
 	return c.writeWith(p)
@@ -42,16 +58,22 @@ func (c *Conn) Write(p []byte) (int, error) {
 
 func (c *Conn) writeWith(p []byte) (int, error) {
 	f := inspect(p)
-	if c.begin != nil && c.single && f.query {
+	if refused, err := c.awaitBegin(&f); err != nil {
+		return 0, err
+	} else if refused {
+		return c.refuse(p, &f)
+	}
+	busy := c.tracking() || c.framing.due > 0
+	ahead, behind := c.begin, c.behind
+	if c.begin != nil && (c.single && f.query || !f.regular) {
 		switch refused, err := c.beginAlone(); {
 		case err != nil:
 			return 0, err
 		case refused:
-			return len(p), nil // nothing of it was sent; the user reads why
+			return c.refuse(p, &f)
 		}
-		c.track(f)
+		ahead, f.begun = nil, true
 	}
-	ahead, behind := c.begin, c.behind
 	if ahead != nil {
 		c.begin, f.begins = nil, true
 		c.phase.Store(phaseSent)
@@ -59,15 +81,40 @@ func (c *Conn) writeWith(p []byte) (int, error) {
 	if f.query || f.executes > 0 {
 		c.behind = nil
 	}
-	if !f.query && (f.executes == 0 || !f.whole) || c.tracking() {
+	if busy || !f.whole || !f.query && (f.executes == 0 || f.limited) {
 		behind = nil
+	}
+	f.asks = behind != nil
+	if f.begins || f.begun || f.asks {
+		c.track(f)
+	} else {
+		c.noteUntracked(&f)
 	}
 	if ahead == nil && behind == nil {
 		return c.w.Write(p)
 	}
-	f.asks = behind != nil
-	c.track(f)
 	return c.writeAll(ahead, p, behind, f.query)
+}
+
+// noteUntracked notes a flight that nothing travels with, while something waits or travels.
+func (c *Conn) noteUntracked(f *flight) {
+	due := f.syncs
+	if c.tracking() && !c.flight.ends && f.ends {
+		c.flight.ends = true // the flight that is tracked ends with the first Sync of this one
+		due--
+	}
+	if c.behind != nil {
+		c.framing.due += due
+	}
+}
+
+// refuse is Write where the server has refused BEGIN before p was sent: nothing of it ever is. The user reads the refusal as the answer
+// to its Query. Where it would await more than that answer it must not go on.
+func (c *Conn) refuse(p []byte, f *flight) (int, error) {
+	if c.flight.alone && f.query && f.regular {
+		return len(p), nil
+	}
+	return 0, errRefused
 }
 
 // writeAll writes a flight with what travels ahead and behind.
@@ -103,8 +150,7 @@ func (c *Conn) writeAll(ahead, p, behind []byte, query bool) (int, error) {
 	return len(p), nil
 }
 
-// beginAlone sends BEGIN with a Sync and reads the answer, so that the Query that is to follow need not be sent where it is refused:
-// then the user reads the refusal as the answer to its Query.
+// beginAlone sends BEGIN with a Sync and reads the answer, so that what is to follow need not be sent where it is refused.
 func (c *Conn) beginAlone() (refused bool, err error) {
 	msgs := append(append(c.scratch[:0], c.begin...), syncMsg...)
 	c.scratch, c.begin = msgs, nil
@@ -113,40 +159,74 @@ func (c *Conn) beginAlone() (refused bool, err error) {
 		return false, err
 	}
 	c.track(flight{begins: true, alone: true})
-	for f := &c.flight; !f.over && c.phase.Load() != phaseRefused || f.take > 0; {
-		if err := c.next(); err != nil {
+	return c.answerToBegin()
+}
+
+// awaitBegin reads the answer to a BEGIN that was sent with an earlier flight, where the server would run f although it has refused
+// that.
+func (c *Conn) awaitBegin(f *flight) (refused bool, err error) {
+	if c.phase.Load() != phaseSent || c.flight.part != partBegin || !c.flight.ends && f.regular && !f.query {
+		return false, nil
+	}
+	if !c.flight.ends {
+		if _, err := c.w.Write(flushMsg); err != nil {
 			return false, err
 		}
-		if f.pass > 0 && c.phase.Load() != phaseRefused { // a notice
+	}
+	return c.answerToBegin()
+}
+
+// answerToBegin reads until BEGIN is answered, and if it was sent alone to the end of its flight.
+func (c *Conn) answerToBegin() (refused bool, err error) {
+	for f := &c.flight; ; {
+		switch {
+		case c.phase.Load() == phaseRefused:
+			return true, nil
+		case f.pass > 0: // a notice
 			if err := c.hold(f.pass); err != nil {
 				return false, err
 			}
 			f.pass = 0
+		case f.take == 0 && (f.over || f.part != partBegin && !f.alone):
+			return false, nil
+		default:
+			if err := c.next(); err != nil {
+				return false, err
+			}
 		}
 	}
-	return c.phase.Load() == phaseRefused, nil
 }
 
 // inspect reads the types of the messages of p.
 func inspect(p []byte) (f flight) {
-	syncs := 0
-	for len(p) >= headerLen {
-		typ, size := p[0], 1+int(binary.BigEndian.Uint32(p[1:]))
+	f.regular = true
+	for first := true; len(p) >= headerLen; first = false {
+		size := sizeOf(p)
 		if size < headerLen || size > len(p) {
-			break
+			f.regular = false
+			return f
 		}
-		switch typ {
+		if f.ends {
+			f.regular = false
+		}
+		switch p[0] {
 		case msgQuery:
-			f.query = true
+			f.query, f.ends, f.regular = true, true, f.regular && first
+			f.syncs++
+		case msgSync:
+			f.ends = true
+			f.syncs++
 		case msgExecute:
 			f.executes++
-		case msgSync:
-			syncs++
+			f.limited = f.limited || binary.BigEndian.Uint32(p[size-4:size]) != 0
+		case msgParse, msgBind, msgDescribe, msgClose, msgFlush:
+		default: // such as FunctionCall, which has a ReadyForQuery of its own
+			f.regular = false
 		}
-		if p = p[size:]; len(p) == 0 {
-			f.whole = f.query || syncs == 1 && typ == msgSync
-		}
+		p = p[size:]
 	}
+	f.regular = f.regular && len(p) == 0
+	f.whole = f.regular && f.ends
 	return f
 }
 
