@@ -35,7 +35,7 @@ func TestOneFailedProbeOpensItForTheWholeTimeAgain(t *testing.T) {
 		good, bad := allow(t, b), allow(t, b)
 		good.Success()
 		bad.Failure()
-		require.Equal(t, breaker.DefaultOpenFor, refused(t, b).RetryAfter)
+		require.Equal(t, breaker.DefaultOpenFor, refused(t, b).RetryAfter())
 		time.Sleep(breaker.DefaultOpenFor)
 		p := allow(t, b)
 		p.Success()
