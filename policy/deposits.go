@@ -24,8 +24,9 @@ const cacheLine = 64
 func (b *Budget) deposit() {
 	place := depositor()
 	sum := b.deposits[place].units.Add(b.credit)
-	if sum == b.credit {
-		b.deposited.Or(1 << place) // after the Add: who collects meanwhile misses a deposit that has not returned
+	// After the Add: who clears the bit later collects what was added, and who cleared it before is followed by this.
+	if bit := uint32(1) << place; b.deposited.Load()&bit == 0 {
+		b.deposited.Or(bit)
 	}
 	if sum >= b.missing.Load() {
 		b.fill()
