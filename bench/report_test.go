@@ -47,12 +47,12 @@ Mind this.
 func TestAGroupThatCountsRoundTripsHasAColumnForThem(t *testing.T) {
 	r := report{sections: []section{{
 		group:   group{title: "far away", trips: func() int { return 0 }},
-		results: []result{{contender: contender{name: "peer"}, median: 6.5e6, ratio: 1, base: true, trips: 3}},
+		results: []result{{contender: contender{name: "peer"}, median: 6.54e6, ratio: 1, base: true, trips: 3}},
 	}}}
 	require.Contains(t, r.markdown(), `
 |          |    time |   ± | allocations |    ratio | round trips |
 |----------|--------:|----:|------------:|---------:|------------:|
-| **peer** | 6.50 ms | 0 % |           0 | **1.00** |           3 |
+| **peer** | 6.54 ms | 0 % |           0 | **1.00** |           3 |
 `)
 }
 
