@@ -44,6 +44,7 @@ func (x transaction) sql(t *testing.T, driver, dsn string, withTx bool) func(ctx
 		t.Cleanup(func() { require.NoError(t, statement.Close()) })
 		run = func(ctx context.Context, tx *sql.Tx) error {
 			own := tx.StmtContext(ctx, statement)
+			defer func() { _ = own.Close() }() // sends nothing
 			for range x.statements {
 				if _, err := own.ExecContext(ctx, "note"); err != nil {
 					return err
