@@ -15,7 +15,7 @@ func budgetGroups() []group {
 		"the operation in and out."
 	const note = "A bucket of retrypg is full while nothing is wrong, and is then only looked at. \"not full\" is after a retry, until its " +
 		"successes have paid for it: then a success adds to one of sixteen words, so that cores do not wait for each other, and the next retry " +
-		"collects them. Such an atomic addition alone takes half as long as the best peer."
+		"collects them. What is left is that atomic addition, and the choice of the word."
 	return []group{
 		{title: "budget, credit for a success", work: work, aim: "at most 0.40 of the best peer.", note: note, contenders: creditContenders()},
 		{

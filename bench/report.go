@@ -134,10 +134,15 @@ func duration(ns float64) string {
 	case ns < 100_000:
 		return fmt.Sprintf("%.1f µs", ns/1000)
 	}
-	if ns >= 1e6 {
-		return fmt.Sprintf("%.3g ms", ns/1e6)
+	switch {
+	case ns < 1e6:
+		return fmt.Sprintf("%.0f µs", ns/1000)
+	case ns < 1e7:
+		return fmt.Sprintf("%.2f ms", ns/1e6)
+	case ns < 1e8:
+		return fmt.Sprintf("%.1f ms", ns/1e6)
 	}
-	return fmt.Sprintf("%.0f µs", ns/1000)
+	return fmt.Sprintf("%.0f ms", ns/1e6)
 }
 
 func signed(ns float64) string {

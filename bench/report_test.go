@@ -58,7 +58,7 @@ func TestAGroupThatCountsRoundTripsHasAColumnForThem(t *testing.T) {
 
 func TestDurationsHaveThreeDigitsThatCount(t *testing.T) {
 	for ns, want := range map[float64]string{
-		0.284: "0.28 ns", 9.87: "9.87 ns", 98.76: "98.8 ns", 987.6: "988 ns", 9876: "9.88 µs", 98760: "98.8 µs", 987600: "988 µs", 9876000: "9.88 ms",
+		0.284: "0.28 ns", 9.87: "9.87 ns", 98.76: "98.8 ns", 987.6: "988 ns", 9876: "9.88 µs", 98760: "98.8 µs", 987600: "988 µs", 6_000_000: "6.00 ms", 9_876_000: "9.88 ms", 15_000_000: "15.0 ms", 123_000_000: "123 ms",
 	} {
 		require.Equal(t, want, duration(ns))
 	}
