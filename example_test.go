@@ -326,7 +326,7 @@ func ExampleWithBreaker() {
 
 	var open *breaker.OpenError
 	if err := db.PingContext(context.Background()); errors.As(err, &open) {
-		log.Printf("try again in %v", open.RetryAfter)
+		log.Printf("try again in %v", open.RetryAfter())
 	}
 }
 

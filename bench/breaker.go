@@ -27,6 +27,7 @@ func breakerGroups() []group {
 			title:      "breaker, closed",
 			work:       fmt.Sprintf("A function that captures a variable of its caller succeeds under a breaker that %d failures in a row open.", threshold),
 			aim:        "at most 0.40 of the best peer; no allocation, no lock, no clock.",
+			note:       "Allow and Success are two calls that the compiler does not put into their caller, Do is one and the call of the function.",
 			contenders: closedContenders(),
 		},
 		{
@@ -39,8 +40,9 @@ func breakerGroups() []group {
 			title: "breaker, open",
 			work:  "The breaker refuses.",
 			aim:   "at most 0.60 of the best peer.",
-			note: "The refusal of retrypg says after what time to come back, which takes a look at the clock, and is an error value of its own. " +
-				"eapache and gobreaker return a constant that says \"open\"; failsafe-go without its executor returns false.",
+			note: "retrypg returns one error for all refusals of an open time, which tells when asked after what time to come back. What is left is the " +
+				"call: eapache's Run, which returns a constant, is small enough for the compiler to put it into its caller, where it is one load. Allow with " +
+				"its two results and Do with its three arguments are not. gobreaker returns a constant too; failsafe-go without its executor returns false.",
 			contenders: openContenders(),
 		},
 	}

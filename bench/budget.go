@@ -14,7 +14,8 @@ func budgetGroups() []group {
 	const work = "What a retry budget costs an operation that succeeds at once: retrypg and retry-go credit a bucket, failsafe-go counts " +
 		"the operation in and out."
 	const note = "A bucket of retrypg is full while nothing is wrong, and is then only looked at. \"not full\" is after a retry, until its " +
-		"successes have paid for it."
+		"successes have paid for it: then a success adds to one of sixteen words, so that cores do not wait for each other, and the next retry " +
+		"collects them. What is left is that atomic addition, and the choice of the word."
 	return []group{
 		{title: "budget, credit for a success", work: work, aim: "at most 0.40 of the best peer.", note: note, contenders: creditContenders()},
 		{

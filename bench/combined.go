@@ -37,8 +37,8 @@ func combinedGroup(ctx context.Context) group {
 		work: "A function that captures a variable of its caller succeeds at once, within a retry loop with a budget, each of whose attempts goes through a " +
 			"breaker. eapache has no budget.",
 		aim: "at most 0.06 of the best peer, and no allocation.",
-		note: "A Gate of retrypg is an interface, so that a breaker of another maker fits. It is called twice for an attempt, and a deferred " +
-			"function gives the place of a probe back if the attempt panics.",
+		note: "A Gate of retrypg is an interface, so that a breaker of another maker fits, and is called twice for an attempt: these two calls are the " +
+			"difference to a loop alone. A deferred function gives the place back if an attempt panics that is a probe of a half-open breaker.",
 		contenders: []contender{
 			{name: "by hand: a loop alone", side: floor, run: func(n int) error {
 				for range n {

@@ -43,7 +43,9 @@ type group struct {
 	aim   string // what retrypg should reach
 	note  string // what a reader must know to read the numbers; may be empty
 	// base is the name of the contender that all are compared with; empty: the fastest peer.
-	base       string
+	base string
+	// trips, if not nil, is a counter of round trips on the network. How many a piece of work takes is told then.
+	trips      func() int
 	contenders []contender
 }
 
@@ -53,6 +55,7 @@ type result struct {
 	median float64 // nanoseconds
 	spread float64 // half the distance between the quartiles, as a share of the median
 	allocs float64 // median
+	trips  float64 // median, where the group counts them
 	ratio  float64 // to the base, the median over the rounds
 	more   float64 // nanoseconds more than the base, the median over the rounds
 	base   bool
@@ -62,6 +65,7 @@ type result struct {
 type samples struct {
 	times  []float64 // nanoseconds for one piece of work
 	allocs []float64
+	trips  []float64
 }
 
 // measure lets the contenders take turns: each has one in every round, in random order.
@@ -84,15 +88,25 @@ func measure(ctx context.Context, g group, rounds int, batch time.Duration) ([]r
 			}
 		}
 		for _, i := range rand.Perm(len(g.contenders)) {
+			before := g.tripsSoFar()
 			took, allocs, err := turnOf(g.contenders[i], sizes[i])
 			if err != nil {
 				return nil, fmt.Errorf("%s: %s: %w", g.title, g.contenders[i].name, err)
 			}
 			all[i].times = append(all[i].times, took)
 			all[i].allocs = append(all[i].allocs, allocs)
+			all[i].trips = append(all[i].trips, float64(g.tripsSoFar()-before)/float64(sizes[i]))
 		}
 	}
 	return compare(g, all)
+}
+
+// tripsSoFar reads the counter of round trips, if there is one.
+func (g group) tripsSoFar() int {
+	if g.trips == nil {
+		return 0
+	}
+	return g.trips()
 }
 
 // batchSize returns how often the work is done in one turn of the given length. The work is done often enough before for
@@ -151,6 +165,10 @@ func compare(g group, all []samples) ([]result, error) {
 			median:    times[len(times)/2],
 			spread:    (times[len(times)-1-q] - times[q]) / 2 / times[len(times)/2],
 			allocs:    math.Round(s.allocs[len(s.allocs)/2]),
+		}
+		if g.trips != nil {
+			slices.Sort(s.trips)
+			results[i].trips = s.trips[len(s.trips)/2]
 		}
 	}
 	base := baseOf(g, results)

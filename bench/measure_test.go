@@ -69,6 +69,21 @@ func TestEachContenderHasOneTurnInEveryRound(t *testing.T) {
 	require.Equal(t, calibration+rounds+renewed, turns[1], "each is warm after it was made anew")
 }
 
+func TestRoundTripsAreCountedForEachPieceOfWork(t *testing.T) {
+	trips := 0
+	contenderOf := func(each int) contender {
+		return contender{name: "c", side: peer, run: func(n int) error {
+			trips += n * each
+			return nil
+		}}
+	}
+	g := group{trips: func() int { return trips }, contenders: []contender{contenderOf(3), contenderOf(5)}}
+	results, err := measure(t.Context(), g, 5, 0)
+	require.NoError(t, err)
+	require.Equal(t, 3.0, results[0].trips)
+	require.Equal(t, 5.0, results[1].trips)
+}
+
 func TestWorkThatFailsEndsTheMeasurement(t *testing.T) {
 	boom := errors.New("boom")
 	g := group{title: "work", contenders: []contender{{name: "broken", side: peer, run: func(int) error { return boom }}}}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -60,6 +61,9 @@ func (s section) write(b *strings.Builder) {
 	if s.group.base != "" {
 		rows[0] = append(rows[0], "more")
 	}
+	if s.group.trips != nil {
+		rows[0] = append(rows[0], "round trips")
+	}
 	for _, r := range s.results {
 		name, ratio := r.name, fmt.Sprintf("%.2f", r.ratio)
 		if r.base {
@@ -72,6 +76,9 @@ func (s section) write(b *strings.Builder) {
 				more = signed(r.more)
 			}
 			row = append(row, more)
+		}
+		if s.group.trips != nil {
+			row = append(row, strconv.FormatFloat(r.trips, 'f', -1, 64))
 		}
 		rows = append(rows, row)
 	}
@@ -127,7 +134,15 @@ func duration(ns float64) string {
 	case ns < 100_000:
 		return fmt.Sprintf("%.1f µs", ns/1000)
 	}
-	return fmt.Sprintf("%.0f µs", ns/1000)
+	switch {
+	case ns < 1e6:
+		return fmt.Sprintf("%.0f µs", ns/1000)
+	case ns < 1e7:
+		return fmt.Sprintf("%.2f ms", ns/1e6)
+	case ns < 1e8:
+		return fmt.Sprintf("%.1f ms", ns/1e6)
+	}
+	return fmt.Sprintf("%.0f ms", ns/1e6)
 }
 
 func signed(ns float64) string {

@@ -44,9 +44,21 @@ Mind this.
 `, r.markdown())
 }
 
+func TestAGroupThatCountsRoundTripsHasAColumnForThem(t *testing.T) {
+	r := report{sections: []section{{
+		group:   group{title: "far away", trips: func() int { return 0 }},
+		results: []result{{contender: contender{name: "peer"}, median: 6.54e6, ratio: 1, base: true, trips: 3}},
+	}}}
+	require.Contains(t, r.markdown(), `
+|          |    time |   ± | allocations |    ratio | round trips |
+|----------|--------:|----:|------------:|---------:|------------:|
+| **peer** | 6.54 ms | 0 % |           0 | **1.00** |           3 |
+`)
+}
+
 func TestDurationsHaveThreeDigitsThatCount(t *testing.T) {
 	for ns, want := range map[float64]string{
-		0.284: "0.28 ns", 9.87: "9.87 ns", 98.76: "98.8 ns", 987.6: "988 ns", 9876: "9.88 µs", 98760: "98.8 µs", 987600: "988 µs",
+		0.284: "0.28 ns", 9.87: "9.87 ns", 98.76: "98.8 ns", 987.6: "988 ns", 9876: "9.88 µs", 98760: "98.8 µs", 987600: "988 µs", 6_000_000: "6.00 ms", 9_876_000: "9.88 ms", 15_000_000: "15.0 ms", 123_000_000: "123 ms",
 	} {
 		require.Equal(t, want, duration(ns))
 	}

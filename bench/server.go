@@ -26,8 +26,13 @@ func serverGroups(ctx context.Context) (groups []group, done func(), err error) 
 	if err != nil {
 		return nil, nil, errors.Join(err, c.Close())
 	}
+	far, closeFar, err := latencyGroup(ctx, c)
+	if err != nil {
+		return nil, nil, errors.Join(err, list.close(), c.Close())
+	}
 	done = func() {
 		_ = list.close()
+		closeFar()
 		_ = c.Close()
 	}
 	where := fmt.Sprintf(" on PostgreSQL %s over TCP on this machine, with a context that has a deadline.", c.Installation().Version)
@@ -48,6 +53,7 @@ func serverGroups(ctx context.Context) (groups []group, done func(), err error) 
 				"COMMIT whose answer was lost.",
 			contenders: transactionContenders(ctx, list),
 		},
+		far,
 	}, done, nil
 }
 
@@ -57,17 +63,7 @@ func transactionContenders(ctx context.Context, list databases) []contender {
 		_, err := tx.ExecContext(ctx, "insert into item (note) values ($1)", 1)
 		return err
 	}
-	byHand := func(db *sql.DB) error {
-		tx, err := db.BeginTx(ctx, nil)
-		if err != nil {
-			return err
-		}
-		if err := insert(tx); err != nil {
-			return errors.Join(err, tx.Rollback())
-		}
-		return tx.Commit()
-	}
-	contenders := list.contenders(byHand)
+	contenders := list.contenders(func(db *sql.DB) error { return transact(ctx, db, insert) })
 	pgx, own := list.named(pgxName), list.named(ownName)
 	return append(contenders,
 		contender{name: "cockroach-go ExecuteTx over pgx stdlib", side: peer, run: func(n int) error {

@@ -54,12 +54,19 @@ func TestAClosedBreakerAllocatesNothing(t *testing.T) {
 	}
 }
 
-func TestARefusalAllocatesItsErrorAndNothingElse(t *testing.T) {
+func TestARefusalOfAnOpenBreakerAllocatesNothing(t *testing.T) {
 	if raceEnabled {
 		t.Log("the race detector allocates: nothing to measure")
 		return
 	}
 	b := newBreaker(t, breaker.Options{Failures: 1, OpenFor: time.Hour})
 	fail(t, b, 1)
-	require.LessOrEqual(t, testing.AllocsPerRun(100, func() { _, _ = b.Allow() }), 1.0)
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		_, _ = b.Allow()
+		_ = b.Refusal(0)
+		_ = b.Do(t.Context(), nil, nil)
+	}))
+	r := policy.Must(policy.NewRetrier(policy.RetrierOptions{Gate: b}))
+	require.LessOrEqual(t, testing.AllocsPerRun(100, func() { _ = r.Do(t.Context(), "op", func(context.Context) error { return nil }) }), 1.0,
+		"the ExhaustedError")
 }

@@ -11,14 +11,11 @@ import (
 // methods are safe for concurrent use, do not block, and work on a nil *Breaker, which is always closed. A Breaker needs
 // no closing.
 type Breaker struct {
-	// word is the generation, shifted left by stateBits, with the state. It is also the token of what a closed breaker
-	// allows. It is written under mu.
+	// word is the generation, shifted left by stateBits, with the state and failing or certain. Without failing it is also
+	// the token of what a closed breaker allows. It is written under mu, but for certain, which a timer takes away.
 	word atomic.Uint64
-	// failing says that a closed breaker has counted failures. It is written under mu.
-	failing atomic.Bool
-
-	// openUntil is when open turns into half-open, a time of now. It is written under mu, before word.
-	openUntil atomic.Int64
+	// refusal is what an open breaker answers. It is written under mu, before word.
+	refusal atomic.Pointer[OpenError]
 
 	opts Options
 
@@ -34,8 +31,20 @@ type Breaker struct {
 }
 
 const (
-	stateBits = 2
-	stateMask = 1<<stateBits - 1
+	stateBits = 3
+	stateMask = 3
+
+	// failing is in the word of a closed breaker that has counted failures. No token has it: a word that is equal to a token
+	// says that nothing has happened since, and that there is nothing to forget.
+	failing = 4
+	// certain is in the word of an open breaker whose time is not nearly over.
+	certain = 4
+	// probing is in the token of each probe, and in no word of a half-open breaker: what a probe tells always counts.
+	probing = 4
+
+	// flagsMask is all of a word but the generation; refusing is what it leaves of that of a breaker that is certain to refuse.
+	flagsMask = 1<<stateBits - 1
+	refusing  = uint64(Open) | certain
 )
 
 func stateOf(word uint64) State { return State(word & stateMask) }
@@ -50,11 +59,17 @@ func New(o Options) (*Breaker, error) {
 
 // Allow asks to make an attempt. The error of a refusal is an [*OpenError].
 func (b *Breaker) Allow() (Permit, error) {
-	token, err := b.Admit()
-	if err != nil {
-		return Permit{}, err
+	if b == nil {
+		return Permit{}, nil
 	}
-	return Permit{breaker: b, token: token}, nil
+	word := b.word.Load()
+	switch {
+	case stateOf(word) == Closed:
+		return Permit{breaker: b, token: word &^ failing}, nil
+	case word&flagsMask == refusing:
+		return Permit{}, b.refusal.Load()
+	}
+	return b.allow()
 }
 
 // State returns the state as of now: an open breaker is half-open as soon as its time is over, though nobody has asked it
@@ -64,7 +79,7 @@ func (b *Breaker) State() State {
 		return Closed
 	}
 	state := stateOf(b.word.Load())
-	if state != Open || b.openFor() > 0 {
+	if state != Open || b.refusal.Load().until > now() {
 		return state
 	}
 	b.mu.Lock()
@@ -77,27 +92,38 @@ func (b *Breaker) State() State {
 // positive number for success, a negative one for failure, 0 for neither. It is not asked about a nil error, which is a
 // success. If classify is nil, every error is a failure, unless ctx has ended. A panic of fn goes through and is neither.
 func (b *Breaker) Do(ctx context.Context, fn func(ctx context.Context) error, classify func(err error) int) error {
-	token, err := b.Admit()
+	if b == nil {
+		return fn(ctx)
+	}
+	word := b.word.Load()
+	switch {
+	case word&flagsMask == refusing:
+		return b.refusal.Load()
+	case stateOf(word) != Closed:
+		return b.probe(ctx, fn, classify)
+	}
+	// Of what a closed breaker allowed nothing needs to be given back if fn panics.
+	token := word &^ failing
+	err := fn(ctx)
+	if err != nil {
+		b.settle(token, outcomeOf(ctx, err, classify))
+		return err
+	}
+	if b.word.Load() != token {
+		b.settle(token, 1)
+	}
+	return nil
+}
+
+// probe is Do for a breaker that was not closed: what it allows may hold a place.
+func (b *Breaker) probe(ctx context.Context, fn func(ctx context.Context) error, classify func(err error) int) error {
+	permit, err := b.allow()
 	if err != nil {
 		return err
 	}
-	if stateOf(token) != Closed {
-		return b.probe(ctx, token, fn, classify)
-	}
-	// Of what a closed breaker allowed nothing needs to be given back if fn panics.
-	if err = fn(ctx); err == nil {
-		b.Settle(token, 1)
-		return nil
-	}
-	b.Settle(token, outcomeOf(ctx, err, classify))
-	return err
-}
-
-// probe is Do for an attempt that holds a place in a half-open breaker.
-func (b *Breaker) probe(ctx context.Context, token uint64, fn func(ctx context.Context) error, classify func(err error) int) error {
 	outcome := 0
-	defer func() { b.Settle(token, outcome) }()
-	err := fn(ctx)
+	defer func() { b.settle(permit.token, outcome) }()
+	err = fn(ctx)
 	outcome = outcomeOf(ctx, err, classify)
 	return err
 }
@@ -115,21 +141,27 @@ func outcomeOf(ctx context.Context, err error, classify func(err error) int) int
 	return 0
 }
 
-// Admit is [Breaker.Allow] with a token in place of the [Permit]. With Refusal and Settle it makes a Breaker a policy.Gate;
-// other callers want Allow.
-func (b *Breaker) Admit() (token uint64, err error) {
+// Admit is [Breaker.Allow] with a token in place of the [Permit]; held says that the attempt is a probe, whose place must
+// be given back. With Refusal and Settle it makes a Breaker a policy.Gate; other callers want Allow.
+func (b *Breaker) Admit() (token uint64, held bool, err error) {
 	if b != nil {
 		if word := b.word.Load(); stateOf(word) == Closed {
-			return word, nil
+			return word &^ failing, false, nil
 		}
 	}
-	return b.admit()
+	permit, err := b.Allow()
+	return permit.token, stateOf(permit.token) == HalfOpen, err
 }
 
 // Settle reports the outcome of what Admit allowed: a positive number for success, a negative one for failure, 0 for
-// neither. It must be called once for each token.
+// neither. It must be called once for each token; where nothing was held, 0 need not be told.
+//
+// The methods of Permit call it. They are small enough for the compiler to put them where they are called, which keeps the
+// Permit out of memory, as long as this is not put into them.
+//
+//go:noinline
 func (b *Breaker) Settle(token uint64, outcome int) {
-	if outcome > 0 && b != nil && stateOf(token) == Closed && !b.failing.Load() {
+	if b == nil || outcome > 0 && b.word.Load() == token {
 		return
 	}
 	b.settle(token, outcome)
@@ -141,8 +173,8 @@ func (b *Breaker) Refusal(wait time.Duration) error {
 	if b == nil || stateOf(b.word.Load()) != Open {
 		return nil
 	}
-	if left := b.openFor(); left > wait {
-		return &OpenError{State: Open, RetryAfter: left}
+	if refusal := b.refusal.Load(); refusal.until-now() > wait {
+		return refusal
 	}
 	return nil
 }

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/stretchr/testify/require"
 
@@ -39,13 +41,13 @@ func fail(t testing.TB, b *breaker.Breaker, n int) {
 }
 
 // refused returns the refusal that there must be.
-func refused(t testing.TB, b *breaker.Breaker) breaker.OpenError {
+func refused(t testing.TB, b *breaker.Breaker) *breaker.OpenError {
 	t.Helper()
 	_, err := b.Allow()
 	var open *breaker.OpenError
 	require.ErrorAs(t, err, &open)
 	require.ErrorIs(t, err, breaker.ErrOpen)
-	return *open
+	return open
 }
 
 // halfOpen returns a breaker that has just become half-open.
@@ -66,7 +68,7 @@ func TestFailuresInARowOpenIt(t *testing.T) {
 		require.Equal(t, breaker.Closed, b.State())
 		fail(t, b, 1)
 		require.Equal(t, breaker.Open, b.State())
-		require.Equal(t, breaker.OpenError{State: breaker.Open, RetryAfter: breaker.DefaultOpenFor}, refused(t, b))
+		requireRefusal(t, refused(t, b), breaker.Open, breaker.DefaultOpenFor)
 	})
 }
 
@@ -115,7 +117,7 @@ func TestItIsHalfOpenWhenItsTimeIsOverThoughNobodyAsked(t *testing.T) {
 		fail(t, b, 1)
 		time.Sleep(time.Minute - 1)
 		require.Equal(t, breaker.Open, b.State())
-		require.Equal(t, time.Duration(1), refused(t, b).RetryAfter)
+		require.Equal(t, time.Duration(1), refused(t, b).RetryAfter())
 		time.Sleep(time.Nanosecond)
 		require.Equal(t, breaker.HalfOpen, b.State())
 	})
@@ -127,19 +129,93 @@ func TestARefusalTellsWhenToComeBack(t *testing.T) {
 		fail(t, b, 1)
 		time.Sleep(2 * time.Second)
 		open := refused(t, b)
-		require.Equal(t, breaker.OpenError{State: breaker.Open, RetryAfter: 3 * time.Second}, open)
-		require.EqualError(t, &open, "circuit breaker is open: try again in 3s")
-		time.Sleep(open.RetryAfter)
+		requireRefusal(t, open, breaker.Open, 3*time.Second)
+		require.EqualError(t, open, "circuit breaker is open: try again in 3s")
+		time.Sleep(open.RetryAfter())
+		requireRefusal(t, open, breaker.Open, 0)
+		require.EqualError(t, open, "circuit breaker is open: try again now")
 		allow(t, b)
 		time.Sleep(time.Second)
 		allow(t, b)
 		time.Sleep(time.Second)
 		open = refused(t, b)
-		require.Equal(t, breaker.OpenError{State: breaker.HalfOpen, RetryAfter: 6 * time.Second, Probing: true}, open)
-		require.EqualError(t, &open, "circuit breaker is half-open and probing: try again within 6s")
-		time.Sleep(open.RetryAfter)
+		requireRefusal(t, open, breaker.HalfOpen, 6*time.Second)
+		require.EqualError(t, open, "circuit breaker is half-open and probing: try again within 6s")
+		time.Sleep(open.RetryAfter())
 		allow(t, b)
 	})
+}
+
+func TestARefusalThatIsLookedAtLaterTellsTheTimeThatIsLeftThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBreaker(t, breaker.Options{Failures: 1, OpenFor: 5 * time.Second})
+		fail(t, b, 1)
+		first := refused(t, b)
+		time.Sleep(2 * time.Second)
+		require.Same(t, first, refused(t, b), "all callers get the same value")
+		requireRefusal(t, first, breaker.Open, 3*time.Second)
+		time.Sleep(time.Hour)
+		requireRefusal(t, first, breaker.Open, 0)
+		p := allow(t, b)
+		p.Failure()
+		require.NotSame(t, first, refused(t, b), "the next open time has its own")
+		requireRefusal(t, first, breaker.Open, 0)
+	})
+}
+
+func TestAnOpenTimeEndsWhenItShouldHoweverLongItIs(t *testing.T) {
+	// Short ones have no timer, which begins to look at the clock; the others have.
+	for _, openFor := range []time.Duration{1, 199 * time.Millisecond, 200 * time.Millisecond, time.Second, 24 * time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBreaker(t, breaker.Options{Failures: 1, OpenFor: openFor})
+			for range 3 { // each failed probe opens it for as long again
+				fail(t, b, 1)
+				time.Sleep(openFor - 1)
+				requireRefusal(t, refused(t, b), breaker.Open, 1)
+				time.Sleep(time.Nanosecond)
+			}
+			p := allow(t, b)
+			p.Success()
+			require.Equal(t, breaker.Closed, b.State())
+		})
+	}
+}
+
+func TestAnOpenBreakerNeedsNoClosing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBreaker(t, breaker.Options{Failures: 1, OpenFor: time.Hour})
+		fail(t, b, 1)
+		_ = refused(t, b)
+	}) // and ends, though the hour has not passed
+}
+
+func TestAnOpenBreakerThatNobodyHasIsFreed(t *testing.T) {
+	b := newBreaker(t, breaker.Options{Failures: 1, OpenFor: 24 * time.Hour})
+	fail(t, b, 1)
+	weakly := weak.Make(b)
+	b = nil //nolint:ineffassign,wastedassign // for the collector
+	for range 10 {
+		runtime.GC()
+	}
+	require.Nil(t, weakly.Value(), "its timer does not keep it")
+}
+
+func TestAnOpenTimeEndsInRealTimeToo(t *testing.T) {
+	b := newBreaker(t, breaker.Options{Failures: 1, OpenFor: 250 * time.Millisecond})
+	fail(t, b, 1)
+	require.Eventually(t, func() bool {
+		p, err := b.Allow() // and not State, which would look at the clock
+		p.Success()
+		return err == nil
+	}, 20*time.Second, 10*time.Millisecond)
+	require.Equal(t, breaker.Closed, b.State())
+}
+
+// requireRefusal asserts what a refusal tells now.
+func requireRefusal(t testing.TB, open *breaker.OpenError, state breaker.State, after time.Duration) {
+	t.Helper()
+	require.Equal(t, state, open.State())
+	require.Equal(t, after, open.RetryAfter())
 }
 
 func TestResultsOfAnEarlierGenerationAreDropped(t *testing.T) {
@@ -238,7 +314,7 @@ func TestRefusalIsCertainOnlyWhileItStaysOpen(t *testing.T) {
 		require.NoError(t, b.Refusal(0))
 		fail(t, b, 1)
 		require.ErrorIs(t, b.Refusal(0), breaker.ErrOpen)
-		require.Equal(t, &breaker.OpenError{State: breaker.Open, RetryAfter: 5 * time.Second}, b.Refusal(5*time.Second-1))
+		require.Same(t, refused(t, b), b.Refusal(5*time.Second-1))
 		require.NoError(t, b.Refusal(5*time.Second))
 		time.Sleep(5 * time.Second)
 		require.NoError(t, b.Refusal(0))
@@ -322,7 +398,7 @@ func TestLongDurationsDoNotOverflow(t *testing.T) {
 	b := newBreaker(t, breaker.Options{Failures: 1, OpenFor: math.MaxInt64, Window: math.MaxInt64, ProbeLease: math.MaxInt64})
 	fail(t, b, 1)
 	require.Equal(t, breaker.Open, b.State())
-	require.Positive(t, refused(t, b).RetryAfter)
+	require.Positive(t, refused(t, b).RetryAfter())
 }
 
 func TestStatesHaveNames(t *testing.T) {

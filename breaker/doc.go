@@ -17,6 +17,7 @@
 // the health of the server, such as a caller that cancelled.
 //
 // While it is closed and no failure has been reported since the last success, asking and reporting success take no lock,
-// read no clock, allocate nothing and write nothing. The package starts no goroutine and no timer. A nil *Breaker allows
-// everything.
+// read no clock, allocate nothing and write nothing. While it is open, refusing takes no lock, reads no clock and allocates
+// nothing either, until a tenth of a second before the end: a timer says when that is. It is the only one, no goroutine
+// waits, and a Breaker that nobody uses any more is freed though its timer runs. A nil *Breaker allows everything.
 package breaker

@@ -94,7 +94,7 @@ func ExampleOpenError() {
 	_, err = b.Allow()
 	var open *breaker.OpenError
 	if errors.As(err, &open) {
-		fmt.Println(open.State, open.RetryAfter.Round(time.Hour), errors.Is(err, breaker.ErrOpen))
+		fmt.Println(open.State(), open.RetryAfter().Round(time.Hour), errors.Is(err, breaker.ErrOpen))
 	}
 	// Output: open 1h0m0s true
 }

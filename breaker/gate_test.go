@@ -73,6 +73,34 @@ func TestACancelledRetrierGivesBackItsProbe(t *testing.T) {
 	})
 }
 
+func TestARetrierWhoseProbePanicsGivesItBack(t *testing.T) {
+	for _, attempt := range []int{1, 2} { // the breaker is half-open at the first attempt, or after a wait
+		synctest.Test(t, func(t *testing.T) {
+			b := newBreaker(t, breaker.Options{Failures: 1, OpenFor: time.Second})
+			r := policy.Must(policy.NewRetrier(policy.RetrierOptions{
+				Policy: policy.Must(policy.Fixed(time.Second, policy.NoJitter)), Gate: b,
+			}))
+			if attempt == 1 {
+				fail(t, b, 1)
+				time.Sleep(time.Second)
+			}
+			n := 0
+			require.PanicsWithValue(t, "boom", func() {
+				_ = r.Do(t.Context(), "connect", func(context.Context) error {
+					if n++; n < attempt {
+						return errBoom
+					}
+					panic("boom")
+				})
+			})
+			require.Equal(t, breaker.HalfOpen, b.State())
+			p := allow(t, b)
+			p.Success()
+			require.Equal(t, breaker.Closed, b.State())
+		})
+	}
+}
+
 func TestARetrierWithANilBreakerIsOneWithout(t *testing.T) {
 	var b *breaker.Breaker
 	r := policy.Must(policy.NewRetrier(policy.RetrierOptions{

@@ -3,6 +3,7 @@ package breaker
 import (
 	"math"
 	"time"
+	"weak"
 )
 
 // epoch is where now begins. Reading the monotonic clock alone takes half the time of time.Now.
@@ -11,17 +12,12 @@ var epoch = time.Now()
 // now returns a monotonic time. Only differences mean anything.
 func now() time.Duration { return time.Since(epoch) }
 
-// openFor returns how long the breaker stays open; 0 or less if its time is over. It must be, or just have been, open.
-func (b *Breaker) openFor() time.Duration { return time.Duration(b.openUntil.Load()) - now() }
-
-// admit is Admit for a breaker that was not closed. A refusal while the breaker is open takes no lock: there are many.
-func (b *Breaker) admit() (token uint64, err error) {
-	if b == nil {
-		return 0, nil
-	}
+// allow is Allow for a breaker that is neither closed nor certain to refuse. A refusal while it is open takes no lock:
+// there are many.
+func (b *Breaker) allow() (Permit, error) {
 	if stateOf(b.word.Load()) == Open {
-		if left := b.openFor(); left > 0 {
-			return 0, &OpenError{State: Open, RetryAfter: left}
+		if refusal := b.refusal.Load(); refusal.until > now() {
+			return Permit{}, refusal
 		}
 	}
 	b.mu.Lock()
@@ -31,14 +27,14 @@ func (b *Breaker) admit() (token uint64, err error) {
 	case HalfOpen:
 		return b.probeLocked(t)
 	case Open:
-		return 0, &OpenError{State: Open, RetryAfter: time.Duration(b.openUntil.Load()) - t}
+		return Permit{}, b.refusal.Load()
 	}
-	return b.word.Load(), nil
+	return Permit{breaker: b, token: b.word.Load() &^ failing}, nil
 }
 
 // settle is Settle for what may change something.
 func (b *Breaker) settle(token uint64, outcome int) {
-	if b == nil || stateOf(token) == Closed && outcome == 0 {
+	if stateOf(token) == Closed && outcome == 0 {
 		return
 	}
 	b.mu.Lock()
@@ -52,7 +48,7 @@ func (b *Breaker) settle(token uint64, outcome int) {
 
 // stateLocked returns the state at t, after the change that time brings.
 func (b *Breaker) stateLocked(t time.Duration) State {
-	if stateOf(b.word.Load()) == Open && int64(t) >= b.openUntil.Load() {
+	if stateOf(b.word.Load()) == Open && t >= b.refusal.Load().until {
 		b.changeLocked(HalfOpen, t)
 	}
 	return stateOf(b.word.Load())
@@ -62,34 +58,64 @@ func (b *Breaker) stateLocked(t time.Duration) State {
 func (b *Breaker) changeLocked(to State, t time.Duration) {
 	word := b.word.Load()
 	b.failed, b.probed, b.probes = 0, 0, b.probes[:0]
-	b.failing.Store(false)
+	next := (word>>stateBits+1)<<stateBits | uint64(to)
 	if to == Open {
-		until := int64(t) + int64(b.opts.OpenFor)
-		if until < int64(t) {
+		until := t + b.opts.OpenFor
+		if until < t {
 			until = math.MaxInt64
 		}
-		b.openUntil.Store(until)
+		b.refusal.Store(&OpenError{state: Open, until: until})
+		if b.opts.OpenFor >= minUnwatched {
+			next |= certain
+		}
 	}
-	b.word.Store((word>>stateBits+1)<<stateBits | uint64(to))
+	b.word.Store(next)
+	if next&flagsMask == refusing {
+		b.watchFrom(b.opts.OpenFor-clockWatch, next)
+	}
 	if b.opts.OnStateChange != nil {
 		b.changes = append(b.changes, change{from: stateOf(word), to: to})
 	}
 }
 
+// The open time is over by the clock. To read it at each refusal would make a refusal many times as expensive, so a timer
+// has it read from a little before the end on only. The end is exact, in a bubble of testing/synctest too, unless the timer
+// comes later than clockWatch: the breaker is then open for so much longer, or until somebody asks for State, which always
+// reads the clock.
+const (
+	// clockWatch is how long before the end the clock is read again. Chosen: on a busy machine a timer comes some
+	// milliseconds late.
+	clockWatch = 100 * time.Millisecond
+	// minUnwatched is the shortest open time with a timer.
+	minUnwatched = 2 * clockWatch
+)
+
+// watchFrom takes certain out of word after d. Nothing needs to stop its timer, which does not keep the breaker in memory,
+// has no goroutine while it waits, and changes nothing if the word is another one by then. It is a new one each time: one of
+// a testing/synctest bubble must not be reset outside of it.
+func (b *Breaker) watchFrom(d time.Duration, word uint64) {
+	weakly := weak.Make(b)
+	time.AfterFunc(d, func() {
+		if b := weakly.Value(); b != nil {
+			b.word.CompareAndSwap(word, word&^certain)
+		}
+	})
+}
+
 // closedResultLocked counts the result of what a closed breaker allowed.
 func (b *Breaker) closedResultLocked(token uint64, outcome int) {
-	if token != b.word.Load() || len(b.failures) == 0 {
+	if token != b.word.Load()&^failing || len(b.failures) == 0 {
 		return // of an earlier generation, or of a Breaker not made with New
 	}
 	if outcome > 0 {
 		b.failed = 0
-		b.failing.Store(false)
+		b.word.Store(token)
 		return
 	}
 	t := now()
 	b.failures[b.failed%len(b.failures)] = t
 	b.failed++
-	b.failing.Store(true)
+	b.word.Store(token | failing)
 	if b.failed < len(b.failures) {
 		return
 	}
@@ -105,7 +131,7 @@ type probe struct {
 }
 
 // probeLocked gives a place to a new probe: a free one, or that of the probe whose lease ended first.
-func (b *Breaker) probeLocked(t time.Duration) (token uint64, err error) {
+func (b *Breaker) probeLocked(t time.Duration) (Permit, error) {
 	expires := t + b.opts.ProbeLease
 	if expires < t {
 		expires = math.MaxInt64
@@ -120,14 +146,14 @@ func (b *Breaker) probeLocked(t time.Duration) (token uint64, err error) {
 				place = i
 			}
 		}
-		if left := b.probes[place].expires - t; left > 0 {
-			return 0, &OpenError{State: HalfOpen, RetryAfter: left, Probing: true}
+		if until := b.probes[place].expires; until > t {
+			return Permit{}, &OpenError{state: HalfOpen, until: until}
 		}
 	}
 	b.lastProbe++ // never used again, so that the result of a probe that lost its place is told apart
-	token = b.lastProbe<<stateBits | uint64(HalfOpen)
+	token := b.lastProbe<<stateBits | probing | uint64(HalfOpen)
 	b.probes[place] = probe{token: token, expires: expires}
-	return token, nil
+	return Permit{breaker: b, token: token}, nil
 }
 
 // probeResultLocked counts the result of a probe, if it still has its place.

@@ -35,7 +35,7 @@ func TestOneFailedProbeOpensItForTheWholeTimeAgain(t *testing.T) {
 		good, bad := allow(t, b), allow(t, b)
 		good.Success()
 		bad.Failure()
-		require.Equal(t, breaker.DefaultOpenFor, refused(t, b).RetryAfter)
+		require.Equal(t, breaker.DefaultOpenFor, refused(t, b).RetryAfter())
 		time.Sleep(breaker.DefaultOpenFor)
 		p := allow(t, b)
 		p.Success()
@@ -48,7 +48,7 @@ func TestACancelledProbeGivesBackItsPlaceAndDecidesNothing(t *testing.T) {
 		b := halfOpen(t, breaker.Options{})
 		for range 10 {
 			p := allow(t, b)
-			refused(t, b)
+			_ = refused(t, b)
 			p.Ignore()
 			require.Equal(t, breaker.HalfOpen, b.State())
 		}
@@ -63,10 +63,10 @@ func TestALostProbeLosesItsPlaceWithItsLease(t *testing.T) {
 		b := halfOpen(t, breaker.Options{ProbeLease: 10 * time.Second})
 		lost := allow(t, b)
 		time.Sleep(10*time.Second - 1)
-		refused(t, b)
+		_ = refused(t, b)
 		time.Sleep(time.Nanosecond)
 		second := allow(t, b)
-		refused(t, b)
+		_ = refused(t, b)
 		lost.Failure() // nobody waits for it any more
 		require.Equal(t, breaker.HalfOpen, b.State())
 		second.Success()

@@ -35,23 +35,30 @@ func (s State) String() string {
 // ErrOpen is matched by every refusal of a [Breaker].
 var ErrOpen = errors.New("circuit breaker is open")
 
-// OpenError is the refusal of an attempt. It matches ErrOpen.
+// OpenError is the refusal of an attempt. It matches ErrOpen. All refusals of one open time are the same value.
 type OpenError struct {
-	// State is Open or HalfOpen.
-	State State
-	// RetryAfter is the time after which an attempt can be allowed: for Open until the breaker is half-open; for HalfOpen
-	// until the lease of a probe ends, although a place can be free, or the breaker closed or open, at any time before.
-	RetryAfter time.Duration
-	// Probing says that the breaker is half-open and all its probes are under way.
-	Probing bool
+	state State
+	until time.Duration // a time of now
 }
 
-// Error returns the refusal with its state and time.
+// State is Open, or HalfOpen where all probes are under way.
+func (e *OpenError) State() State { return e.state }
+
+// RetryAfter is the time from now after which an attempt can be allowed, 0 if that has passed: for Open until the breaker
+// is half-open; for HalfOpen until the lease of a probe ends, although a place can be free, or the breaker closed or open,
+// at any time before.
+func (e *OpenError) RetryAfter() time.Duration { return max(e.until-now(), 0) }
+
+// Error returns the refusal with its state and RetryAfter, as it is now.
 func (e *OpenError) Error() string {
-	if e.Probing {
-		return fmt.Sprintf("circuit breaker is half-open and probing: try again within %v", e.RetryAfter.Round(time.Millisecond))
+	left := e.RetryAfter()
+	switch {
+	case left == 0:
+		return fmt.Sprintf("%v: try again now", ErrOpen)
+	case e.state == HalfOpen:
+		return fmt.Sprintf("circuit breaker is half-open and probing: try again within %v", left.Round(time.Millisecond))
 	}
-	return fmt.Sprintf("%v: try again in %v", ErrOpen, e.RetryAfter.Round(time.Millisecond))
+	return fmt.Sprintf("%v: try again in %v", ErrOpen, left.Round(time.Millisecond))
 }
 
 // Is reports whether target is ErrOpen.

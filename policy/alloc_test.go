@@ -139,6 +139,6 @@ func requireNoAllocs(t *testing.T, name string, f func()) {
 // openGate admits everything.
 type openGate struct{}
 
-func (openGate) Admit() (uint64, error)      { return 1, nil }
-func (openGate) Refusal(time.Duration) error { return nil }
-func (openGate) Settle(uint64, int)          {}
+func (openGate) Admit() (uint64, bool, error) { return 1, false, nil }
+func (openGate) Refusal(time.Duration) error  { return nil }
+func (openGate) Settle(uint64, int)           {}

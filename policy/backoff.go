@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"math"
+	"math/bits"
 	"math/rand/v2"
 	"time"
 )
@@ -20,13 +21,31 @@ type curve struct {
 	increment  time.Duration // of growLinear
 	multiplier float64       // of growExponential
 	max        time.Duration
-	// early are the ranges of the first waits, before the cap: to work one out would cost more than to draw from it. There
-	// are none for decorrelated jitter, whose range depends on the wait before.
+	// early are the ranges of the first waits: to work one out would cost more than to draw from it. There are none for
+	// decorrelated jitter, whose range depends on the wait before.
 	early []span
 }
 
-// span is a range of durations, from 0 up, both ends included.
-type span struct{ low, high time.Duration }
+// span is a range of durations: the lowest, which is 0 or more, and how many there are.
+type span struct {
+	low   time.Duration
+	count uint64
+}
+
+// spanOf returns the range from low to high, both ends included.
+func spanOf(low, high time.Duration) span { return span{low, uint64(high-low) + 1} }
+
+func (s span) high() time.Duration { return s.low + time.Duration(s.count-1) }
+
+// draw returns one at random. It multiplies where rand.Uint64N draws again now and then: what makes up for count not being a
+// power of two shifts the share of a duration by less than count in 2^64.
+func (s span) draw() time.Duration {
+	if s.count == 1 {
+		return s.low
+	}
+	above, _ := bits.Mul64(rand.Uint64(), s.count)
+	return s.low + time.Duration(above)
+}
 
 type growth uint8
 
@@ -120,15 +139,14 @@ func (b Backoff) Next(a Attempt) (time.Duration, bool) {
 }
 
 func (b Backoff) next(number int, previous time.Duration) (time.Duration, bool) {
-	if b.curve == nil {
+	c := b.curve
+	if c == nil {
 		return 0, false
 	}
-	s := b.curve.draws(max(number, 1)-1, previous)
-	wait := s.low
-	if s.high > s.low {
-		wait += time.Duration(rand.Uint64N(uint64(s.high-s.low) + 1))
+	if n := uint(number - 1); n < uint(len(c.early)) {
+		return c.early[n].draw(), true
 	}
-	return min(wait, b.curve.max), true
+	return min(c.draws(max(number, 1)-1, previous).draw(), c.max), true
 }
 
 // Bounds returns the shortest and the longest wait that Next may return for a. Both are 0 for the zero Backoff.
@@ -137,39 +155,32 @@ func (b Backoff) Bounds(a Attempt) (shortest, longest time.Duration) {
 		return 0, 0
 	}
 	s := b.curve.draws(max(a.Number, 1)-1, a.Wait)
-	return min(s.low, b.curve.max), min(s.high, b.curve.max)
+	return min(s.low, b.curve.max), min(s.high(), b.curve.max)
 }
 
-// draws returns the range from which the wait before retry n, from 0, is drawn, before the cap.
+// draws returns the range from which the wait before retry n, from 0, is drawn. That of decorrelated jitter may exceed the
+// cap: what is drawn above it becomes the cap.
 func (c *curve) draws(n int, previous time.Duration) span {
-	if n < len(c.early) {
-		return c.early[n]
-	}
-	return c.late(n, previous)
-}
-
-// late is draws for what is not kept in early.
-func (c *curve) late(n int, previous time.Duration) span {
 	if c.jitter == DecorrelatedJitter {
 		// The first wait is drawn as if initial came before it. Without that, all clients that fail together would wait
 		// exactly initial.
-		return span{c.initial, scale(max(previous, c.initial), decorrelation, math.MaxInt64)}
+		return spanOf(c.initial, scale(max(previous, c.initial), decorrelation, math.MaxInt64))
 	}
 	return c.around(c.base(n))
 }
 
-// around returns the range from which a wait is drawn that is base without jitter, before the cap.
+// around returns the range from which a wait is drawn that is base without jitter.
 func (c *curve) around(base time.Duration) span {
 	switch c.jitter {
 	case NoJitter:
-		return span{base, base}
+		return spanOf(base, base)
 	case FullJitter:
-		return span{0, base}
+		return spanOf(0, base)
 	case EqualJitter:
-		return span{base - base/2, base}
+		return spanOf(base-base/2, base)
 	}
 	f, _ := c.jitter.factor()
-	return span{scale(base, 1-f, base), scale(base, 1+f, c.max)}
+	return spanOf(scale(base, 1-f, base), scale(base, 1+f, c.max))
 }
 
 // base returns the wait before retry n, from 0, without jitter.

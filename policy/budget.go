@@ -57,13 +57,22 @@ type BudgetOptions struct {
 // back, so neither a panic nor a forgotten call can leak anything. All methods are safe for concurrent use, and work on a
 // nil *Budget, which allows everything.
 type Budget struct {
-	units  atomic.Int64 // tokens left, in tokenUnits; lowered by Withdraw alone, under mu
-	full   int64        // units of a full bucket
-	credit int64        // units of one success
-	rate   float64      // units per nanosecond
+	// deposits are what successes have earned since units was last brought up to date, as it is before each withdrawal.
+	// Nothing is taken between two of these, so it makes no difference that what is above full is dropped late. They come
+	// first, where cache lines begin.
+	deposits [depositors]deposits
+	// deposited has a bit for each place of deposits with something in it.
+	deposited atomic.Uint32
 
-	mu   sync.Mutex
-	last time.Duration // monotonic time up to which time has been credited
+	full   int64   // units of a full bucket
+	credit int64   // units of one success
+	rate   float64 // units per nanosecond
+	// missing is full less units. It is written under mu, and read by each Deposit.
+	missing atomic.Int64
+
+	mu    sync.Mutex
+	units int64         // tokens left, in tokenUnits, without what is still in deposits
+	last  time.Duration // monotonic time up to which time has been credited
 }
 
 // NewBudget returns a full budget, or an error that names the option that is out of bounds.
@@ -95,17 +104,17 @@ func NewBudget(o BudgetOptions) (*Budget, error) {
 		rate:   o.MinPerSecond * tokenUnits / float64(time.Second),
 		last:   now(),
 	}
-	b.units.Store(b.full)
+	b.units = b.full
 	return b, nil
 }
 
 // Deposit credits one success. While the budget is full, as it is when nothing is wrong, it reads one word and writes
 // nothing, so it costs the same on any number of cores. It does not block, read the clock or allocate.
 func (b *Budget) Deposit() {
-	if b == nil || b.units.Load() >= b.full {
+	if b == nil || b.missing.Load() == 0 {
 		return
 	}
-	b.add(b.credit)
+	b.deposit()
 }
 
 // Withdraw takes one retry, or reports that none is left.
@@ -117,11 +126,13 @@ func (b *Budget) Withdraw() bool {
 	defer b.mu.Unlock()
 	earned, until := b.earnedLocked()
 	b.last = until
-	if b.add(earned) < tokenUnits {
-		return false
+	b.units = min(b.units+b.collectLocked()+earned, b.full)
+	enough := b.units >= tokenUnits
+	if enough {
+		b.units -= tokenUnits
 	}
-	b.units.Add(-tokenUnits) // the others only add
-	return true
+	b.missing.Store(b.full - b.units)
+	return enough
 }
 
 // Tokens returns the number of retries left now, a fraction included; +Inf for a nil Budget.
@@ -132,7 +143,7 @@ func (b *Budget) Tokens() float64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	earned, _ := b.earnedLocked()
-	return float64(min(b.units.Load()+earned, b.full)) / tokenUnits
+	return float64(min(b.units+b.inDeposits()+earned, b.full)) / tokenUnits
 }
 
 // Cap returns the number of retries of a full budget; +Inf for a nil Budget.
@@ -141,17 +152,6 @@ func (b *Budget) Cap() float64 {
 		return math.Inf(1)
 	}
 	return float64(b.full) / tokenUnits
-}
-
-// add puts units into the bucket, as far as it holds them, and returns the new content.
-func (b *Budget) add(units int64) int64 {
-	for {
-		old := b.units.Load()
-		sum := min(old+units, b.full)
-		if sum == old || b.units.CompareAndSwap(old, sum) {
-			return sum
-		}
-	}
 }
 
 // earnedLocked returns the units that time has earned since b.last, and the time up to which they pay. The clock is read

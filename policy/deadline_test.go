@@ -97,6 +97,29 @@ func TestAContextThatEndsWithTheWaitAllowsNoFurtherAttempt(t *testing.T) {
 	})
 }
 
+func TestAContextThatEndsWhileItIsDecidedAllowsNoFurtherAttempt(t *testing.T) {
+	for name, options := range map[string]func(cancel func()) policy.RetrierOptions{
+		"Decide": func(cancel func()) policy.RetrierOptions {
+			return policy.RetrierOptions{Policy: atOnce(), Decide: func(error) policy.Decision {
+				cancel()
+				return policy.Decision{Retry: true}
+			}}
+		},
+		"Policy": func(cancel func()) policy.RetrierOptions {
+			return policy.RetrierOptions{Policy: policyFunc(func(policy.Attempt) (time.Duration, bool) {
+				cancel()
+				return 0, true
+			})}
+		},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		fn, calls := failing(99)
+		err := retrier(options(cancel)).Do(ctx, "op", fn)
+		requireExhausted(t, err, policy.StopCanceled, 1)
+		require.Equal(t, 1, *calls, name)
+	}
+}
+
 func TestAContextThatEndsInTheHookAllowsNoFurtherAttempt(t *testing.T) {
 	for _, wait := range []time.Duration{0, time.Hour} {
 		ctx, cancel := context.WithCancel(t.Context())

@@ -127,11 +127,16 @@ func readable(d time.Duration) time.Duration {
 }
 
 func isContextError(err error) bool {
-	switch err.(type) { //nolint:errorlint // whether there is anything for errors.Is to find
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// wrapsNothing reports whether errors.Is would find nothing in err but err itself.
+func wrapsNothing(err error) bool {
+	switch err.(type) { //nolint:errorlint // this is the question
 	case interface{ Unwrap() error }, interface{ Unwrap() []error }, interface{ Is(error) bool }:
-		return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+		return false
 	}
-	return err == context.Canceled || err == context.DeadlineExceeded //nolint:errorlint // it wraps nothing
+	return true
 }
 
 // contextReason returns why a loop ends whose context has ended, and an error that matches both what ctx.Err and what

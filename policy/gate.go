@@ -7,13 +7,16 @@ import "time"
 //
 // [breaker.Breaker]: https://pkg.go.dev/github.com/retrypg/retrypg/breaker#Breaker
 type Gate interface {
-	// Admit asks to make an attempt now. The token identifies it to Settle; an error refuses it.
-	Admit() (token uint64, err error)
+	// Admit asks to make an attempt now. The token identifies it to Settle; an error refuses it. held says that the attempt
+	// takes a place that somebody else could have, as the probe of a circuit breaker does: Settle is then called for it
+	// even if the attempt panics.
+	Admit() (token uint64, held bool, err error)
 	// Refusal returns the error with which Admit is certain to refuse for longer than wait, and nil if that is not
 	// certain. It admits nothing.
 	Refusal(wait time.Duration) error
 	// Settle ends the attempt of token: well if outcome is positive, badly if it is negative, and without saying anything
-	// of the server's health if it is 0. It is called once for each token that Admit gave.
+	// of the server's health if it is 0. It is called once for each token that Admit gave, but not for an attempt that
+	// panicked and held nothing.
 	Settle(token uint64, outcome int)
 }
 

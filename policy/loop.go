@@ -37,6 +37,7 @@ type Loop struct {
 	timer   *time.Timer   // made by the first wait, used by all: a pool would mix up the clocks of synctest bubbles
 
 	admitted bool // token is the Gate's, and unsettled
+	held     bool // and must be settled if the attempt panics
 	token    uint64
 
 	history [MaxHistory]error // of attempt n at (n-1)%MaxHistory
@@ -84,8 +85,11 @@ func (l *Loop) Wait(ctx context.Context, err error) error {
 		panic("policy: Loop.Wait called without an error: call Success")
 	}
 	r := l.retrier
-	permanent := isPermanent(err)
-	err = stripped(err)
+	plain := wrapsNothing(err)
+	permanent := !plain && isPermanent(err)
+	if permanent {
+		err = stripped(err)
+	}
 	l.history[l.made%MaxHistory] = err
 	l.made++
 	ended := ctx.Err() != nil
@@ -95,10 +99,14 @@ func (l *Loop) Wait(ctx context.Context, err error) error {
 	case permanent:
 	case r.decide != nil:
 		d = r.decide(err)
+	case plain:
+		d.Retry = err != context.Canceled && err != context.DeadlineExceeded //nolint:errorlint // it wraps nothing
 	default:
 		d.Retry = !isContextError(err)
 	}
-	l.settle(d.Health.outcome(d.Retry, ended))
+	if l.admitted {
+		l.settle(d.Health.outcome(d.Retry, ended))
+	}
 	if !d.Retry {
 		return l.notRetryable(ctx, err, ended)
 	}
@@ -107,7 +115,8 @@ func (l *Loop) Wait(ctx context.Context, err error) error {
 	if reason != "" {
 		return l.exhausted(reason, nil)
 	}
-	if ended || ctx.Err() != nil {
+	// Only code of the user can have taken so long since that it is worth asking again.
+	if ended || (r.decide != nil || r.custom != nil) && ctx.Err() != nil {
 		return l.exhausted(contextReason(ctx))
 	}
 	if wait > 0 {
@@ -122,7 +131,7 @@ func (l *Loop) Wait(ctx context.Context, err error) error {
 			return l.exhausted(StopBreaker, refusal)
 		}
 	}
-	if !d.Free && !r.budget.Withdraw() {
+	if r.budget != nil && !d.Free && !r.budget.Withdraw() {
 		return l.exhausted(StopBudget, &budgetError{left: r.budget.Tokens(), full: r.budget.Cap()})
 	}
 	if r.onRetry != nil {
@@ -131,13 +140,15 @@ func (l *Loop) Wait(ctx context.Context, err error) error {
 	if wait > 0 {
 		l.sleep(ctx, wait)
 	}
-	if ctx.Err() != nil { // also if the timer and the context were ready together
+	if (wait > 0 || r.onRetry != nil) && ctx.Err() != nil { // also if the timer and the context were ready together
 		return l.exhausted(contextReason(ctx))
 	}
 	l.number++
 	l.wait = wait
-	if refusal := l.admit(); refusal != nil {
-		return l.exhausted(StopBreaker, refusal)
+	if r.gate != nil {
+		if refusal := l.admit(); refusal != nil {
+			return l.exhausted(StopBreaker, refusal)
+		}
 	}
 	return nil
 }
@@ -216,11 +227,11 @@ func (l *Loop) admit() error {
 	if g == nil {
 		return nil
 	}
-	token, err := g.Admit()
+	token, held, err := g.Admit()
 	if err != nil {
 		return err
 	}
-	l.token, l.admitted = token, true
+	l.token, l.held, l.admitted = token, held, true
 	return nil
 }
 
@@ -234,10 +245,10 @@ func (l *Loop) settle(outcome int) {
 
 // run makes an attempt.
 func (l *Loop) run(ctx context.Context, fn func(context.Context) error) error {
-	if !l.admitted {
-		return fn(ctx)
+	if l.held {
+		return l.retrier.runHeld(ctx, l.token, fn)
 	}
-	return l.retrier.runGated(ctx, l.token, fn)
+	return fn(ctx)
 }
 
 // finish goes on after the first attempt of fn failed with err.

@@ -20,20 +20,22 @@ type gate struct {
 	refuse     error // of Admit
 	refuseFrom uint64
 	refuseWait error // of Refusal
+	// holdsNothing is said of each attempt.
+	holdsNothing bool
 
 	mu       sync.Mutex
 	admitted uint64
 	outcomes map[uint64]int
 }
 
-func (g *gate) Admit() (uint64, error) {
+func (g *gate) Admit() (uint64, bool, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.refuse != nil && g.admitted >= g.refuseFrom {
-		return 0, g.refuse
+		return 0, false, g.refuse
 	}
 	g.admitted++
-	return g.admitted, nil
+	return g.admitted, !g.holdsNothing, nil
 }
 
 func (g *gate) Refusal(time.Duration) error { return g.refuseWait }

@@ -70,7 +70,7 @@ func MaxAttempts(p Policy, n int) (Policy, error) {
 	}
 	l := limit(p)
 	l.attempts = min(l.attempts, n)
-	return l, nil
+	return &l, nil
 }
 
 // MaxElapsed returns p limited in time: it refuses a wait that would end later than d after the start of
@@ -88,12 +88,14 @@ func MaxElapsed(p Policy, d time.Duration) (Policy, error) {
 	}
 	l := limit(p)
 	l.elapsed = min(l.elapsed, d)
-	return l, nil
+	return &l, nil
 }
 
-// limited is a policy with limits. Limits on limits are merged when they are made, so that inner is never limited.
+// limited is a policy with limits. Limits on limits are merged when they are made, so that inner is never limited. It never
+// changes once it is made.
 type limited struct {
 	inner    Policy
+	backoff  Backoff       // inner, if it is one
 	attempts int           // noAttemptLimit, if there is none
 	elapsed  time.Duration // noElapsedLimit, if there is none
 }
@@ -104,18 +106,24 @@ const (
 )
 
 func limit(p Policy) limited {
-	if l, ok := p.(limited); ok {
-		return l
+	if l, ok := p.(*limited); ok {
+		return *l
 	}
-	return limited{inner: p, attempts: noAttemptLimit, elapsed: noElapsedLimit}
+	l := limited{inner: p, attempts: noAttemptLimit, elapsed: noElapsedLimit}
+	l.backoff, _ = p.(Backoff)
+	return l
 }
 
 // Next implements Policy.
-func (l limited) Next(a Attempt) (time.Duration, bool) {
+func (l *limited) Next(a Attempt) (wait time.Duration, ok bool) {
 	if a.Number >= l.attempts {
 		return 0, false
 	}
-	wait, ok := l.inner.Next(a)
+	if l.backoff.curve != nil {
+		wait, ok = l.backoff.next(a.Number, a.Wait)
+	} else {
+		wait, ok = l.inner.Next(a)
+	}
 	if !ok || l.overruns(a, wait) {
 		return 0, false
 	}
@@ -123,12 +131,12 @@ func (l limited) Next(a Attempt) (time.Duration, bool) {
 }
 
 // overruns reports whether wait ends after the limit.
-func (l limited) overruns(a Attempt, wait time.Duration) bool {
+func (l *limited) overruns(a Attempt, wait time.Duration) bool {
 	return wait > l.elapsed-max(a.Elapsed, 0)
 }
 
 // String describes the policy with its limits.
-func (l limited) String() string {
+func (l *limited) String() string {
 	s := "policy"
 	if named, ok := l.inner.(fmt.Stringer); ok {
 		s = named.String()

@@ -98,42 +98,72 @@ var errNoFunction = errors.New("policy: no function to run: give one that is not
 // comes back as it is, without the mark of [Permanent]; every other error is an [*ExhaustedError]. A panic of fn goes
 // through. Do blocks while fn runs and during the waits, which the end of ctx interrupts.
 func (r *Retrier) Do(ctx context.Context, op string, fn func(ctx context.Context) error) error {
+	// The first attempt is made without the Loop, whose set-up costs more than all the rest.
+	if r.gate != nil || fn == nil {
+		return r.doGated(ctx, op, fn)
+	}
+	if r.countFirst || ctx.Err() != nil {
+		return r.do(ctx, op, fn)
+	}
+	if err := fn(ctx); err != nil {
+		return r.again(ctx, op, fn, err)
+	}
+	r.budget.Deposit()
+	return nil
+}
+
+// again goes on after the first attempt failed with err. Its Loop would be on the stack of Do.
+//
+//go:noinline
+func (r *Retrier) again(ctx context.Context, op string, fn func(ctx context.Context) error, err error) error {
+	l := Loop{retrier: r, op: op, number: 1}
+	return l.finish(ctx, fn, err)
+}
+
+// doGated is Do for a Retrier with a Gate.
+func (r *Retrier) doGated(ctx context.Context, op string, fn func(ctx context.Context) error) error {
 	if fn == nil {
 		return errNoFunction
 	}
 	if r.countFirst || ctx.Err() != nil {
 		return r.do(ctx, op, fn)
 	}
-	// The same as the first round of do, without the Loop, whose set-up costs more than all the rest.
-	if r.gate != nil {
-		return r.doGated(ctx, op, fn)
+	token, held, err := r.gate.Admit()
+	if held || err != nil {
+		return r.doHeld(ctx, op, fn, token, err)
 	}
-	err := fn(ctx)
-	if err == nil {
-		r.budget.Deposit()
-		return nil
+	if err = fn(ctx); err != nil {
+		return r.againGated(ctx, op, fn, token, err)
 	}
-	l := Loop{retrier: r, op: op, number: 1}
-	return l.finish(ctx, fn, err)
+	r.budget.Deposit()
+	r.gate.Settle(token, 1)
+	return nil
 }
 
-func (r *Retrier) doGated(ctx context.Context, op string, fn func(ctx context.Context) error) error {
-	token, err := r.gate.Admit()
-	if err != nil {
-		return &ExhaustedError{Op: op, Reason: StopBreaker, Cause: err}
+// doHeld is doGated after the Gate refused, or has admitted an attempt that takes a place.
+func (r *Retrier) doHeld(ctx context.Context, op string, fn func(ctx context.Context) error, token uint64, refusal error) error {
+	if refusal != nil {
+		return &ExhaustedError{Op: op, Reason: StopBreaker, Cause: refusal}
 	}
-	if err = r.runGated(ctx, token, fn); err == nil {
-		r.budget.Deposit()
-		r.gate.Settle(token, 1)
-		return nil
+	if err := r.runHeld(ctx, token, fn); err != nil {
+		return r.againGated(ctx, op, fn, token, err)
 	}
+	r.budget.Deposit()
+	r.gate.Settle(token, 1)
+	return nil
+}
+
+// againGated is again for an attempt that the Gate admitted.
+//
+//go:noinline
+func (r *Retrier) againGated(ctx context.Context, op string, fn func(ctx context.Context) error, token uint64, err error) error {
 	l := Loop{retrier: r, op: op, number: 1, token: token, admitted: true}
 	return l.finish(ctx, fn, err)
 }
 
-// runGated makes an attempt that the Gate admitted. A panic or Goexit of fn gives the token back; otherwise the caller
-// settles it.
-func (r *Retrier) runGated(ctx context.Context, token uint64, fn func(context.Context) error) error {
+// runHeld makes an attempt that takes a place. A panic or Goexit of fn gives it back; otherwise the caller settles the
+// token.
+func (r *Retrier) runHeld(ctx context.Context, token uint64, fn func(context.Context) error) error {
 	returned := false
 	defer func() {
 		if !returned {
@@ -160,6 +190,21 @@ func (r *Retrier) do(ctx context.Context, op string, fn func(ctx context.Context
 
 // DoValue is [Retrier.Do] for a function that returns a value. With an error, the value is the zero value.
 func DoValue[T any](ctx context.Context, r *Retrier, op string, fn func(ctx context.Context) (T, error)) (T, error) {
+	if r.gate != nil || r.countFirst || fn == nil || ctx.Err() != nil {
+		return doValue(ctx, r, op, fn)
+	}
+	value, err := fn(ctx)
+	if err != nil {
+		return valueAgain(ctx, r, op, fn, err)
+	}
+	r.budget.Deposit()
+	return value, nil
+}
+
+// doValue is DoValue by way of Do.
+//
+//go:noinline
+func doValue[T any](ctx context.Context, r *Retrier, op string, fn func(ctx context.Context) (T, error)) (T, error) {
 	var value, zero T
 	if fn == nil {
 		return zero, errNoFunction
@@ -168,6 +213,21 @@ func DoValue[T any](ctx context.Context, r *Retrier, op string, fn func(ctx cont
 		value, err = fn(ctx)
 		return err
 	})
+	if err != nil {
+		return zero, err
+	}
+	return value, nil
+}
+
+// valueAgain goes on after the first attempt failed with err.
+//
+//go:noinline
+func valueAgain[T any](ctx context.Context, r *Retrier, op string, fn func(ctx context.Context) (T, error), err error) (T, error) {
+	var value, zero T
+	err = r.again(ctx, op, func(ctx context.Context) (err error) {
+		value, err = fn(ctx)
+		return err
+	}, err)
 	if err != nil {
 		return zero, err
 	}

@@ -264,6 +264,26 @@ func TestAPanicGoesThroughAndLeaksNothing(t *testing.T) {
 	require.Equal(t, 8.0, budget.Tokens(), "charged for the two retries that were made, no more")
 }
 
+func TestAPanicOfAnAttemptThatHoldsNothingIsNotTold(t *testing.T) {
+	g := &gate{holdsNothing: true, outcomes: make(map[uint64]int)}
+	r := retrier(policy.RetrierOptions{Policy: atOnce(), Gate: g})
+	for _, failures := range []int{0, 2} {
+		fn, _ := failing(failures)
+		require.PanicsWithValue(t, "boom", func() {
+			_ = r.Do(t.Context(), "op", func(ctx context.Context) error {
+				if err := fn(ctx); err != nil {
+					return err
+				}
+				panic("boom")
+			})
+		})
+		require.Equal(t, 1, g.unsettled())
+		g.outcomes[g.admitted] = 0
+	}
+	require.NoError(t, r.Do(t.Context(), "op", func(context.Context) error { return nil }))
+	require.Zero(t, g.unsettled(), "every other one is")
+}
+
 func TestAServersHintLengthensTheWaitBeyondThePolicysCap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hint := 7 * time.Second

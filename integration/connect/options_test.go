@@ -243,7 +243,7 @@ func TestBreakerHookIsToldEachChange(t *testing.T) {
 				_ = refused(t, ping(ctx))
 				require.NoError(t, p.SetAccept(pgtest.AcceptForward))
 				for err := ping(ctx); err != nil; err = ping(ctx) {
-					<-time.After(refused(t, err).RetryAfter)
+					<-time.After(refused(t, err).RetryAfter())
 				}
 				require.Equal(t, "closed to open", hooked[0])
 				require.Equal(t, "half-open to closed", hooked[len(hooked)-1])

@@ -3,4 +3,6 @@
 // say more about the machine. Run them with
 //
 //	make bench-commit
+//
+// Its test counts, on the wire, how many round trips each kind of transaction takes.
 package cost

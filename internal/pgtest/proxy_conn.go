@@ -21,6 +21,7 @@ type ProxyConn struct {
 	track   tracker
 	raw     bool // not the protocol, or not readable
 	active  bool // counted in Stats.Active
+	told    bool // the client was sent something since its last flight
 
 	writing [2]sync.Mutex // one writer at a time, by the direction of what is written
 }

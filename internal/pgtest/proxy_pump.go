@@ -32,7 +32,12 @@ func (c *ProxyConn) pump(dir Direction, first []byte) {
 	var reading sync.WaitGroup
 	defer reading.Wait()
 	defer close(stop)
-	reading.Go(func() { readChunks(from, chunks, stop) })
+	departs := func() {}
+	if dir == FromClient {
+		c.departed(true)
+		departs = func() { c.departed(false) }
+	}
+	reading.Go(func() { readChunks(from, departs, chunks, stop) })
 
 	if len(first) > 0 && c.gate(dir, time.Now()) {
 		c.write(dir, first)
@@ -61,12 +66,28 @@ func (c *ProxyConn) pump(dir Direction, first []byte) {
 	}
 }
 
-func readChunks(from io.Reader, chunks chan<- chunk, stop <-chan struct{}) {
+// departed counts what the client has sent if it begins a flight. It is called before a delay on the way to the server; what
+// the client is sent counts after the delay on that way. So a client that does not wait for an answer has one flight.
+func (c *ProxyConn) departed(first bool) {
+	c.mu.Lock()
+	begins := first || c.told
+	c.told = false
+	c.mu.Unlock()
+	if begins {
+		c.proxy.count(func(s *Stats) { s.Flights++ })
+	}
+}
+
+// readChunks hands on what it reads. It calls departs for each piece before.
+func readChunks(from io.Reader, departs func(), chunks chan<- chunk, stop <-chan struct{}) {
 	defer close(chunks)
 	for {
 		buf := make([]byte, readSize)
 		n, err := from.Read(buf)
 		now := time.Now()
+		if n > 0 {
+			departs()
+		}
 		for _, piece := range []chunk{{at: now, data: buf[:n]}, {at: now, err: err}} {
 			if len(piece.data) == 0 && piece.err == nil {
 				continue
@@ -97,6 +118,11 @@ func (c *ProxyConn) peer(dir Direction) *net.TCPConn {
 func (c *ProxyConn) write(dir Direction, data []byte) {
 	if len(data) == 0 {
 		return
+	}
+	if dir == FromServer {
+		c.mu.Lock()
+		c.told = true // before it can answer
+		c.mu.Unlock()
 	}
 	c.writing[dir].Lock()
 	_, err := c.peer(dir).Write(data)

@@ -12,6 +12,9 @@ type Stats struct {
 	Opened   int // of these, those that have reached the server
 	Active   int // of these, those that are open and were not cut
 	Cancels  int // requests to cancel a statement, passed to the server or dropped
+	// Flights is how often a client sent something after it had been sent something, or for the first time: the round trips
+	// that clients waited for, however many messages each carried. The startup message is one; a request for TLS is not.
+	Flights int
 	// Swallowed is the number of bytes that black holes and cuts kept from arriving.
 	Swallowed int64
 	// Queries are the texts of the statements that clients asked to run, in order, at most the last 8192: of the simple
