@@ -251,6 +251,11 @@ func TestACommitThatWasNotSentIsClassifiedAsRolledBack(t *testing.T) {
 	require.NoError(t, err)
 	other, err := pool.Begin(ctx)
 	require.NoError(t, err)
+	const begins = "set local work_mem = '1MB'" // BEGIN may wait for the first statement
+	_, err = tx.ExecContext(ctx, begins)
+	require.NoError(t, err)
+	_, err = other.Exec(ctx, begins)
+	require.NoError(t, err)
 	gone := s.proxy.CutAll(pgtest.Both, pgtest.FIN)
 	require.Equal(t, 2, gone)
 	for name, err := range map[string]error{"database/sql": tx.Commit(), "pgx": other.Commit(ctx)} {

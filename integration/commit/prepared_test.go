@@ -28,7 +28,7 @@ func (s *scene) kept(params ...string) (db *sql.DB, messages func() []string) {
 		}
 		return false
 	}, pgtest.Pause())
-	dsn := s.dsn
+	dsn := withKey(s.dsn, "retry_lazy_begin", "off")
 	for _, p := range params {
 		dsn += "&" + p
 	}

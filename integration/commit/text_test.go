@@ -46,7 +46,7 @@ func TestReadOnlyTransactionCarriesNoQuestionAndALostCommitOfItIsNotApplied(t *t
 			s := newScene(t)
 			var b begins
 			b.watch(s.proxy)
-			db := openDB(t, s.dsn, retrypg.Hooks{}, retrypg.WithCommitCheck(check))
+			db := openDB(t, s.dsn, retrypg.Hooks{}, retrypg.WithCommitCheck(check), retrypg.WithLazyBegin(false))
 			ctx := t.Context()
 			tx, err := db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 			require.NoError(t, err)
@@ -109,7 +109,7 @@ func TestBeginOfAReadWriteTransactionAndItsQuestionAreOneMessage(t *testing.T) {
 	} {
 		for name, begin := range map[string]func() error{
 			"database/sql": func() error {
-				tx, err := openDB(t, s.dsn, retrypg.Hooks{}, retrypg.WithCommitCheck(tc.check)).
+				tx, err := openDB(t, s.dsn, retrypg.Hooks{}, retrypg.WithCommitCheck(tc.check), retrypg.WithLazyBegin(false)).
 					BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 				if err == nil {
 					err = tx.Commit()
@@ -117,7 +117,7 @@ func TestBeginOfAReadWriteTransactionAndItsQuestionAreOneMessage(t *testing.T) {
 				return err
 			},
 			"pgx": func() error {
-				pool := openPool(t, s.dsn, retrypg.Hooks{}, retrypg.WithCommitCheck(tc.check))
+				pool := openPool(t, s.dsn, retrypg.Hooks{}, retrypg.WithCommitCheck(tc.check), retrypg.WithLazyBegin(false))
 				tx, err := pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
 				if err == nil {
 					err = tx.Commit(ctx)
