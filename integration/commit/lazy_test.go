@@ -39,13 +39,13 @@ func (s *scene) asked() (db *sql.DB, messages func() string) {
 }
 
 func TestTheQuestionIsPreparedWithAFlightOfAConnectionThatIsKept(t *testing.T) {
-	s := newScene(t)
-	db, messages := s.asked()
-	for i := range 15 {
-		require.NoError(t, retrypg.WithTx(t.Context(), db, retrypg.TxOptions{}, insertOne(fmt.Sprint(i))))
-	}
-	require.Equal(t, strings.Repeat("PE", 11)+"EEEE", messages(), "the eleventh prepares it")
 	for _, text := range []string{"discard all", "deallocate all", "deallocate retrypg_xid"} {
+		s := newScene(t)
+		db, messages := s.asked()
+		for i := range 15 {
+			require.NoError(t, retrypg.WithTx(t.Context(), db, retrypg.TxOptions{}, insertOne(fmt.Sprint(i))))
+		}
+		require.Equal(t, strings.Repeat("PE", 11)+"EEEE", messages(), "the eleventh prepares it")
 		_, err := db.ExecContext(t.Context(), text)
 		require.NoError(t, err)
 		// Without arguments: pgx's own prepared statements have gone, too.
