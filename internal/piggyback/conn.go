@@ -56,12 +56,12 @@ const (
 // New returns a Conn that reads from r and writes to w.
 func New(r io.Reader, w io.Writer) *Conn { return &Conn{r: r, w: w} }
 
-// Begin makes msgs, which are those of the extended protocol for one statement that returns no rows, travel ahead of the next flight.
-// With single a simple Query is not sent before they are answered, nor is ever a flight of which the server would run a part although
+// Begin makes msgs, which are those of the extended protocol for one statement that returns no rows, travel ahead of the next flight
+// that does anything: one that only closes statements goes by. With single a simple Query is not sent before they are answered, nor is ever a flight of which the server would run a part although
 // it has refused them. The user must have read all that answers what it has sent. msgs must not change.
 func (c *Conn) Begin(msgs []byte, single bool) {
 	c.Reset()
-	c.begin, c.single = msgs, single
+	c.begin, c.single, c.framing.due = msgs, single, 0
 	c.phase.Store(phaseWaits)
 }
 
@@ -106,7 +106,7 @@ func (c *Conn) Answer() (Answer, [][]byte) {
 	return Answered, c.values
 }
 
-// Watch makes Forgotten report whether, from now on, a simple Query begins like one that drops prepared statements.
+// Watch makes Forgotten report whether, from now on, a statement begins like one that drops prepared statements.
 func (c *Conn) Watch() { c.watching, c.forgot = true, false }
 
 // Forgotten reports what Watch says.

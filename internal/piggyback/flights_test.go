@@ -38,8 +38,7 @@ var kinds = []struct {
 	{"a statement that is executed and fails", executed(sqlFail), nil, "12EZ", []string{"T fail"}, 'E'},
 	{"several executions", executed(sqlRows, sqlEmpty, sqlRows), nil, "12DDDC12I12DDDCZ", []string{"T rows", "T ", "T rows"}, 'T'},
 	{"several executions, of which one fails", executed(sqlRows, sqlFail, sqlRows), nil, "12DDDC12EZ", []string{"T rows", "T fail"}, 'E'},
-	{"a statement that is closed", msgs(&pgproto3.Close{ObjectType: 'S', Name: "s"}, &pgproto3.Sync{}), nil, "3Z", nil, 'T'},
-	{"Sync alone", msgs(&pgproto3.Sync{}), nil, "Z", nil, 'T'},
+	{"a statement that is closed before another one", messages(msgs(closed), executed(sqlRows)), nil, "312DDDCZ", []string{"T rows"}, 'T'},
 	{"COPY out", msgs(query(sqlCopyOut)), nil, "HdddcCZ", []string{"T copy out"}, 'T'},
 	{
 		"COPY in", msgs(query(sqlCopyIn)),
@@ -142,6 +141,37 @@ func TestWhereBeginIsRefusedNothingBehindItIsRun(t *testing.T) {
 	}
 }
 
+var closed = &pgproto3.Close{ObjectType: 'S', Name: "s"}
+
+// pgx's Deallocate reads no further than an error: the ReadyForQuery behind it would pass for the answer to the next statement.
+func TestBeginDoesNotTravelWithAFlightThatOnlyClosesStatements(t *testing.T) {
+	for _, flight := range [][]pgproto3.FrontendMessage{msgs(closed, &pgproto3.Sync{}), msgs(closed, closed, &pgproto3.Sync{}), msgs(&pgproto3.Sync{})} {
+		s := newServer()
+		u := newUser(t, s)
+		u.conn.Begin(beginMsgs, false)
+		u.send(flight...)
+		u.await(1)
+		require.Empty(t, s.ran)
+		require.True(t, u.conn.Waits())
+		require.Equal(t, byte('T'), u.conn.Status(u.status))
+		u.send(executed(sqlRows)...)
+		u.await(1)
+		require.Equal(t, []string{"I begin", "T rows"}, s.ran)
+		u.sawAll(s)
+	}
+}
+
+func TestBeginIsNotSentWhileOtherAnswersAreDue(t *testing.T) {
+	s := newServer()
+	u := newUser(t, s)
+	u.conn.Begin(beginMsgs, false)
+	u.send(closed, &pgproto3.Sync{})
+	n, err := u.conn.Write(encode(executed(sqlRows)...))
+	require.ErrorIs(t, err, errUnread)
+	require.Zero(t, n)
+	require.Empty(t, s.ran)
+}
+
 // irregular are flights of which a part would be run although BEGIN was refused, or more would be awaited than comes.
 var irregular = []struct {
 	name   string
@@ -153,6 +183,7 @@ var irregular = []struct {
 	{"two Syncs", messages(executed(sqlRows), executed(sqlRows)), 2, []string{"T rows", "T rows"}},
 	{"a Query behind a Sync", messages(executed(sqlRows), msgs(query(sqlRows))), 2, []string{"T rows", "T rows"}},
 	{"a Sync behind a Query", messages(msgs(query(sqlRows)), executed(sqlRows)), 2, []string{"T rows", "T rows"}},
+	{"a function that is called directly", msgs(&pgproto3.FunctionCall{}), 1, []string{"T function"}},
 	{"messages behind a Sync", messages(executed(sqlRows), statement(sqlRows), msgs(&pgproto3.Flush{})), 1, []string{"T rows", "T rows"}},
 }
 
@@ -209,6 +240,40 @@ func TestAFlightBehindTheFirstOneWaitsForTheAnswerToBegin(t *testing.T) {
 			require.Zero(t, n)
 			require.Equal(t, []string{"I begin"}, s.ran, "nothing is run outside of the transaction")
 		}
+	}
+}
+
+func TestWhatEndsInASecondFlightIsOneWithTheFirst(t *testing.T) {
+	s := newServer()
+	s.refuse = "ERROR"
+	u := newUser(t, s)
+	u.conn.Begin(beginMsgs, false)
+	u.send(prepared()[:1]...)
+	u.send(prepared()[1:]...)
+	n, err := u.conn.Write(encode(executed(sqlRows)...))
+	require.ErrorIs(t, err, errRefused)
+	require.Zero(t, n)
+	require.Equal(t, []string{"I begin"}, s.ran, "nothing is run outside of the transaction")
+}
+
+func TestAQueryBehindMessagesWithoutASyncWaitsForTheAnswerToBegin(t *testing.T) {
+	for _, refuse := range []string{"", "ERROR"} {
+		s := newServer()
+		s.refuse = refuse
+		u := newUser(t, s)
+		u.conn.Begin(beginMsgs, false)
+		u.send(statement(sqlRows)...)
+		n, err := u.conn.Write(encode(query(sqlRows)))
+		if refuse != "" {
+			require.ErrorIs(t, err, errRefused)
+			require.Zero(t, n)
+			require.Equal(t, []string{"I begin"}, s.ran)
+			continue
+		}
+		require.NoError(t, err)
+		u.await(1)
+		u.sawAll(s)
+		require.Equal(t, []string{"I begin", "T rows", "T rows"}, s.ran)
 	}
 }
 

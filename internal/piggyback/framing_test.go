@@ -22,11 +22,11 @@ func TestAFlightMayBeginInTheMiddleOfANotification(t *testing.T) {
 					s.asked = true
 					u.send(query(sqlRows))
 					s.asked, s.status = false, 'I'
-					u.await(1)
 				}
+				first := len(s.seen) + read
 				s.notify(notification)
-				u.size = func() int { return read - (len(u.got) - u.at) }
-				if read > 0 {
+				u.size = func() int { return first - len(u.got) }
+				for len(u.got) < first {
 					require.NoError(t, u.read())
 				}
 				u.size = nil
@@ -89,4 +89,40 @@ func readAll(t *testing.T, c *Conn, n int) string {
 		at += m
 	}
 	return string(p)
+}
+
+// pieces is a server that sends one piece, and notes whether more is waited for.
+type pieces struct {
+	first, second []byte
+	waited        bool
+}
+
+func (p *pieces) Write(b []byte) (int, error) { return len(b), nil }
+
+func (p *pieces) Read(b []byte) (n int, err error) {
+	if len(p.first) == 0 {
+		p.waited = true
+		p.first, p.second = p.second, nil
+	}
+	n = copy(b, p.first)
+	p.first = p.first[n:]
+	return n, nil
+}
+
+func TestAReadDoesNotWaitForMoreOnceItHasSomething(t *testing.T) {
+	parse, bind := &pgproto3.ParseComplete{}, &pgproto3.BindComplete{}
+	all := encodeAll(t, row, complete("SELECT 1"), ready, parse, bind, row, complete("SELECT 1"), ready)
+	first := encodeAll(t, row, complete("SELECT 1"))
+	for cut := 1; cut < len(all); cut++ {
+		s := &pieces{first: all[:cut], second: all[cut:]}
+		c := New(s, s)
+		c.Behind(questionMsgs)
+		_, err := c.Write(encode(query(sqlRows)))
+		require.NoError(t, err)
+		p := make([]byte, 8192)
+		n, err := c.Read(p)
+		require.NoError(t, err)
+		require.LessOrEqual(t, n, len(all)-cut+len(first))
+		require.Equal(t, cut < headerLen, s.waited, "%d bytes came", cut)
+	}
 }

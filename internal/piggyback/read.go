@@ -36,6 +36,7 @@ type flight struct {
 	ends     bool // there is a Sync or a Query
 	regular  bool // which is the last message, and a Query the only one: all of it is skipped where BEGIN is refused
 	whole    bool // both
+	idle     bool // that, and it only closes what was prepared
 	begins   bool // BEGIN travels ahead
 	begun    bool // BEGIN has traveled alone before it
 	alone    bool // it is that BEGIN

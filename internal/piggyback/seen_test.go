@@ -61,7 +61,7 @@ var flightsOf = []struct {
 	{flight: msgs(query(sqlEmpty)), asks: true},
 	{flight: msgs(query("rows;commit")), asks: true},
 	{flight: executed(sqlCommit)},
-	{flight: msgs(&pgproto3.Sync{})},
+	{flight: messages(msgs(closed), executed(sqlRows)), asks: true},
 	{flight: statement(sqlRows), then: executed(sqlRows), asks: true},
 	{flight: messages(statement(sqlRows), msgs(&pgproto3.Flush{})), then: msgs(&pgproto3.Sync{}), asks: true},
 	{flight: msgs(query(sqlCopyIn)), then: msgs(&pgproto3.CopyData{Data: []byte("a row")}, &pgproto3.CopyDone{})},

@@ -191,6 +191,10 @@ func (s *server) take(msg []byte) {
 			}
 		}
 		s.ready(s.asked)
+	case typ == 'F':
+		s.ran = append(s.ran, string(s.status)+" function")
+		s.say(&pgproto3.FunctionCallResponse{}, false)
+		s.ready(false)
 	case typ == 'S':
 		hidden := s.ahead && s.refuse == ""
 		s.ahead = false

@@ -36,6 +36,8 @@ var (
 
 var errRefused = errors.New("retrypg: the server has refused BEGIN, so that what was to follow it was not sent: begin a transaction anew")
 
+var errUnread = errors.New("retrypg: answers are due that were not read, so that the one to BEGIN could not be told from them")
+
 // Write writes p, which holds whole messages, and what travels with it. The count is that of p: 0 where nothing of p was
 // written.
 func (c *Conn) Write(p []byte) (int, error) {
@@ -64,6 +66,16 @@ func (c *Conn) writeWith(p []byte) (int, error) {
 		return c.refuse(p, &f)
 	}
 	busy := c.tracking() || c.framing.due > 0
+	if c.begin != nil {
+		switch {
+		case f.idle:
+			// No transaction is needed for it; and pgx's Deallocate does not expect an error: it reads no further than that.
+			c.noteUntracked(&f)
+			return c.w.Write(p)
+		case busy:
+			return 0, errUnread
+		}
+	}
 	ahead, behind := c.begin, c.behind
 	if c.begin != nil && (c.single && f.query || !f.regular) {
 		switch refused, err := c.beginAlone(); {
@@ -103,7 +115,7 @@ func (c *Conn) noteUntracked(f *flight) {
 		c.flight.ends = true // the flight that is tracked ends with the first Sync of this one
 		due--
 	}
-	if c.behind != nil {
+	if c.begin != nil || c.behind != nil {
 		c.framing.due += due
 	}
 }
@@ -199,7 +211,7 @@ func (c *Conn) answerToBegin() (refused bool, err error) {
 
 // inspect reads the types of the messages of p.
 func inspect(p []byte) (f flight) {
-	f.regular = true
+	f.regular, f.idle = true, true
 	for first := true; len(p) >= headerLen; first = false {
 		size := sizeOf(p)
 		if size < headerLen || size > len(p) {
@@ -208,6 +220,11 @@ func inspect(p []byte) (f flight) {
 		}
 		if f.ends {
 			f.regular = false
+		}
+		switch p[0] {
+		case msgClose, msgSync, msgFlush:
+		default:
+			f.idle = false
 		}
 		switch p[0] {
 		case msgQuery:
@@ -227,16 +244,25 @@ func inspect(p []byte) (f flight) {
 	}
 	f.regular = f.regular && len(p) == 0
 	f.whole = f.regular && f.ends
+	f.idle = f.idle && f.whole
 	return f
 }
 
-// forgets reports whether p is a Query that drops prepared statements: DISCARD or DEALLOCATE. One that stands behind something else
-// is not noticed.
+// forgets reports whether p begins with a Query, or the Parse of a statement, that drops prepared statements: DISCARD or DEALLOCATE. One
+// that stands behind something else is not noticed.
 func forgets(p []byte) bool {
-	if len(p) < headerLen || p[0] != msgQuery {
+	if len(p) < headerLen {
 		return false
 	}
-	text := bytes.TrimLeft(p[headerLen:], " \t\r\n")
+	text := p[headerLen:]
+	switch p[0] {
+	case msgQuery:
+	case msgParse:
+		_, text, _ = bytes.Cut(text, []byte{0}) // its name
+	default:
+		return false
+	}
+	text = bytes.TrimLeft(text, " \t\r\n")
 	for _, word := range [...]string{"discard", "deallocate"} {
 		if len(text) > len(word) && bytes.EqualFold(text[:len(word)], []byte(word)) {
 			return true

@@ -139,7 +139,7 @@ func TestWhatIsNoFlightIsWrittenAsItIs(t *testing.T) {
 	}
 }
 
-func TestAQueryThatDropsPreparedStatementsIsNoticedOnce(t *testing.T) {
+func TestAStatementThatDropsPreparedStatementsIsNoticed(t *testing.T) {
 	for sql, forgets := range map[string]bool{
 		"discard all": true, "DISCARD ALL": true, " \n\tDeallocate x": true, "select 1": false, "disc": false, "": false,
 		"discard": true, "/* here */ discard all": false,
@@ -149,12 +149,17 @@ func TestAQueryThatDropsPreparedStatementsIsNoticedOnce(t *testing.T) {
 		_, err := c.Write(encode(query("discard all"))) // before anybody watches
 		require.NoError(t, err)
 		require.False(t, c.Forgotten())
-		c.Watch()
-		require.False(t, c.Forgotten())
-		_, err = c.Write(encode(query(sql)))
+		for _, flight := range [][]pgproto3.FrontendMessage{msgs(query(sql)), executed(sql), msgs(&pgproto3.Parse{Name: "s", Query: sql})} {
+			c.Watch()
+			require.False(t, c.Forgotten())
+			_, err = c.Write(encode(flight...))
+			require.NoError(t, err)
+			require.Equal(t, forgets, c.Forgotten(), sql)
+		}
+		_, err = c.Write(encode(msgs(&pgproto3.Bind{PreparedStatement: "discard all"}, &pgproto3.Parse{})...))
 		require.NoError(t, err)
-		require.Equal(t, forgets, c.Forgotten(), sql)
-		c.Watch()
-		require.False(t, c.Forgotten())
+		require.Equal(t, forgets, c.Forgotten(), "it stays so")
+		_, err = c.Write([]byte("P"))
+		require.NoError(t, err)
 	}
 }
