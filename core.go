@@ -20,6 +20,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/retrypg/retrypg/breaker"
+	"github.com/retrypg/retrypg/internal/contention"
 	"github.com/retrypg/retrypg/internal/endpoint"
 	"github.com/retrypg/retrypg/internal/outcome"
 	"github.com/retrypg/retrypg/internal/transport"
@@ -33,18 +34,19 @@ type core struct {
 	set  settings
 	gate *endpoint.Gate
 	// unobserve ends the core's observation of gate
-	unobserve func()
-	hosts     endpoint.Hosts
-	order     endpoint.Order
-	watch     *endpoint.Watch
-	locate    func(ctx context.Context, skip string) (addr string, err error) // a server of the role; see locator
-	heals     func(error) bool                                                // what waiting heals; the gate asks it
-	breaker   *breaker.Breaker                                                // nil: none
-	budget    *policy.Budget                                                  // nil: none
-	rec       *metrics.Recorder
-	server    []attribute.KeyValue // its address, as telemetry has it
-	poolStats metric.Registration  // of a *sql.DB; nil if there is none
-	log       *metrics.Logger
+	unobserve  func()
+	hosts      endpoint.Hosts
+	order      endpoint.Order
+	watch      *endpoint.Watch
+	locate     func(ctx context.Context, skip string) (addr string, err error) // a server of the role; see locator
+	heals      func(error) bool                                                // what waiting heals; the gate asks it
+	breaker    *breaker.Breaker                                                // nil: none
+	budget     *policy.Budget                                                  // nil: none
+	contention *contention.Control                                             // nil: none
+	rec        *metrics.Recorder
+	server     []attribute.KeyValue // its address, as telemetry has it
+	poolStats  metric.Registration  // of a *sql.DB; nil if there is none
+	log        *metrics.Logger
 
 	tuned             atomic.Pointer[tuning]
 	retuning          sync.Mutex // held while tuned is replaced
@@ -98,6 +100,9 @@ func newCore(s settings, cfg *pgconn.Config) (*core, error) {
 func (c *core) makePolicies() (err error) {
 	s := c.set
 	c.order.Random = s.randomHosts
+	if !s.contentionOff {
+		c.contention = contention.New(contention.Options{Escalate: s.escalateAfter})
+	}
 	if c.budget = s.budget; c.budget == nil && !s.budgetOff {
 		c.budget, err = policy.NewBudget(policy.BudgetOptions{
 			Ratio: s.budgetRatio, MinPerSecond: s.budgetMinPerSecond, Burst: s.budgetBurst,

@@ -100,6 +100,9 @@ type settings struct {
 	budgetBurst        int     // 0 = policy's default
 	budget             *policy.Budget
 
+	contentionOff bool
+	escalateAfter int // conflicts; 0 = default
+
 	breakerOn bool
 	breaker   breaker.Options
 

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -169,7 +170,9 @@ func own(keys bool, more ...retrypg.Option) func(context.Context, string, int, s
 		}
 		return func(ctx context.Context, from, to int, attempt func()) error {
 			opts := opts
-			_ = keys
+			if keys {
+				opts.Keys = []string{strconv.Itoa(from), strconv.Itoa(to)}
+			}
 			return retrypg.WithPgxTx(ctx, pool, opts, func(ctx context.Context, tx pgx.Tx) error {
 				attempt()
 				return sc.transfer(ctx, tx, from, to)
