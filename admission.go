@@ -80,13 +80,16 @@ func (c *core) decide(err error, attempt int, turn *contention.Call) policy.Deci
 		d.NoWait = true
 		return d
 	}
-	took := turn.Duration()
-	if took == 0 || took >= t.set.initialDelay || attempt >= contention.DefaultEscalate || t.set.jitter == policy.DecorrelatedJitter {
-		return d
+	number, scale := attempt, 1.0
+	if past := turn.Escalated(); past >= 0 {
+		// Alone in the process, and in conflict with others elsewhere, who may be done soon: the waits begin anew, and grow to
+		// what they would be anyway.
+		number = min(2*past+1, attempt)
+	} else if took := turn.Duration(); took > 0 && took < t.set.initialDelay {
+		scale = float64(took) / float64(t.set.initialDelay)
 	}
-	if wait, ok := t.backoff.Next(policy.Attempt{Number: attempt}); ok {
-		d.NoWait = true
-		d.MinWait = time.Duration(float64(wait) * float64(took) / float64(t.set.initialDelay))
+	if wait, ok := t.backoff.Next(policy.Attempt{Number: number}); ok && t.set.jitter != policy.DecorrelatedJitter {
+		d.NoWait, d.MinWait = true, time.Duration(scale*float64(wait))
 	}
 	return d
 }

@@ -34,6 +34,7 @@ func main() {
 	flag.BoolVar(&s.fsync, "fsync", false, "let the server sync to disk")
 	flag.StringVar(&s.contender, "contender", "", "measure the contenders whose names hold this text only")
 	flag.IntVar(&s.workers, "workers", tableWorkers, "how many transactions run at a time in the table")
+	flag.IntVar(&s.processes, "processes", 1, "in how many processes they run in the table")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -52,6 +53,7 @@ type settings struct {
 	only       string
 	contender  string
 	workers    int
+	processes  int
 	tableOnly  bool
 	fsync      bool
 }

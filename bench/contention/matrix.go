@@ -30,7 +30,7 @@ type matrix struct {
 // measure measures all cells of a scenario.
 func (m *matrix) measure(ctx context.Context) error {
 	m.cells = make(map[cell][]result)
-	table := cell{workers: m.settings.workers, processes: 1}
+	table := cell{workers: m.settings.workers, processes: m.settings.processes}
 	var names []string
 	if !m.scenario.alone && (m.settings.contender == "" || strings.Contains(handName, m.settings.contender)) {
 		for _, c := range contenders() {
@@ -101,6 +101,20 @@ func (m *matrix) turns(ctx context.Context, c cell, names []string, rounds int) 
 	results := make([]result, len(names))
 	for i, s := range sums {
 		results[i] = s.result(names[i])
+		for j, base := range names {
+			ratios := make([]float64, rounds)
+			for round := range ratios {
+				ratios[round] = s.rates[round] / max(sums[j].rates[round], 1)
+			}
+			switch {
+			case base == limitName:
+				results[i].ofLimit = median(ratios)
+			case base == plainName:
+				results[i].ofPlain = median(ratios)
+			case isByHand(base):
+				results[i].ofHand = median(ratios)
+			}
+		}
 		fmt.Fprintf(os.Stderr, "%s, %d workers, %d processes: %s\n", m.scenario.name, c.workers, c.processes, results[i])
 	}
 	return results, nil
@@ -133,7 +147,7 @@ func (m *matrix) turn(list []*process, c cell, name string) (all tally, err erro
 
 // samples are the turns of one contender in one cell.
 type samples struct {
-	rates []float64
+	rates []float64 // commits per second, by round
 	all   tally
 }
 
@@ -151,14 +165,13 @@ type result struct {
 	worst    time.Duration
 	errors   float64 // share of the calls
 	example  string  // of an error
+	// Ratios of the rate to that of others, the medians of those within the rounds; 0 where they were not measured.
+	ofLimit, ofHand, ofPlain float64
 }
 
 func (s *samples) result(name string) result {
 	r := result{name: name, example: s.all.Error}
-	slices.Sort(s.rates)
-	if n := len(s.rates); n > 0 {
-		r.rate = (s.rates[n/2] + s.rates[(n-1)/2]) / 2
-	}
+	r.rate = median(s.rates)
 	if calls := s.all.Done + s.all.Errors; calls > 0 {
 		r.errors = float64(s.all.Errors) / float64(calls)
 	}
@@ -173,10 +186,26 @@ func (s *samples) result(name string) result {
 
 func (r result) String() string {
 	text := fmt.Sprintf("%-26s %6.0f/s %6.2f attempts  p50 %v  p99 %v  worst %v", r.name, r.rate, r.attempts, short(r.p50), short(r.p99), short(r.worst))
+	if r.ofLimit > 0 {
+		text += fmt.Sprintf("  %.2f of limit", r.ofLimit)
+	}
+	if r.ofHand > 0 {
+		text += fmt.Sprintf("  %.2f of by hand", r.ofHand)
+	}
 	if r.errors > 0 {
 		text += fmt.Sprintf("  errors %.2f %% (%s)", 100*r.errors, r.example)
 	}
 	return text
+}
+
+// median returns the median of numbers; 0 of none.
+func median(numbers []float64) float64 {
+	n := len(numbers)
+	if n == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(numbers))
+	return (sorted[n/2] + sorted[(n-1)/2]) / 2
 }
 
 // short rounds a time to what can be told of it.

@@ -201,11 +201,33 @@ func (t *Call) enter(ctx context.Context) (waited time.Duration, err error) {
 				return waited, err
 			}
 			t.limiter = l
+			if t.conflicts > 0 {
+				if err := sleep(ctx, l.pause()); err != nil {
+					t.in = true
+					t.leave(Other)
+					return waited, err
+				}
+			}
 		}
 	}
 	t.in = true
 	t.began = time.Now()
 	return waited, nil
+}
+
+// sleep waits for d or the end of ctx.
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
 }
 
 // letGo gives the keys back.
@@ -246,6 +268,15 @@ func (t *Call) leave(o Outcome) {
 	}
 	t.letGo()
 	t.in, t.watched, t.limiter, t.pass = false, false, nil, pass{}
+}
+
+// Escalated returns how many attempts have conflicted since the transaction was to run alone, and a negative number where it
+// is not.
+func (t *Call) Escalated() int {
+	if t.control == nil {
+		return -1
+	}
+	return t.conflicts - t.control.escalate
 }
 
 // Queued reports whether the next attempt will be admitted in its turn, so that there is no need to sleep before it. It

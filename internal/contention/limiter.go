@@ -2,6 +2,8 @@ package contention
 
 import (
 	"context"
+	"math"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -20,6 +22,7 @@ type limiter struct {
 	alone   int // of these, those that have all to themselves
 	queue   []*waiter
 	moved   time.Time // when somebody was admitted or left last
+	away    float64   // how much those conflict that run elsewhere: see pause
 }
 
 // pass is the admission of one attempt.
@@ -167,6 +170,7 @@ func (l *limiter) leave(p pass, o Outcome, took time.Duration) {
 	if o == Committed {
 		l.learn(took)
 	}
+	l.noteAway(o, l.running == 0)
 	switch l.phase() {
 	case watching:
 		if l.saw(o) {
@@ -197,6 +201,38 @@ func (l *limiter) contendLocked() {
 		l.become(contended)
 	}
 	l.climb.start()
+}
+
+// Conflicts of an attempt that was the only one of its name come from elsewhere: from other processes, mostly. These cannot be
+// told to wait, but be left alone for a while, as on a wire that many share.
+const (
+	// perCommit is what an attempt that commits takes from away, to which each conflict adds one: the pauses grow while more
+	// than one in maxConflicts conflicts.
+	perCommit = 1.0 / (maxConflicts - 1)
+	// mostAway bounds the pauses: to four times what an attempt takes. Chosen.
+	mostAway = 2
+)
+
+// noteAway is told of an attempt that ended.
+func (l *limiter) noteAway(o Outcome, only bool) {
+	switch {
+	case o == Committed:
+		l.away = max(0, l.away-perCommit)
+	case o == Conflict && only:
+		l.away = min(mostAway, l.away+1)
+	}
+}
+
+// pause is how long an attempt waits, after it was admitted, whose transaction has conflicted with others elsewhere. Nobody
+// of this process runs meanwhile, where the limit is one.
+func (l *limiter) pause() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	took := l.duration()
+	if l.away == 0 || took == 0 || l.phase() != contended || l.running > 1 {
+		return 0
+	}
+	return rand.N(time.Duration(float64(took)*math.Exp2(l.away)) + 1)
 }
 
 // learn takes the time of an attempt that committed into the average.
