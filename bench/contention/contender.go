@@ -67,6 +67,7 @@ func contenders() []contender {
 	return append(list,
 		contender{name: limitName, open: pooled(inOrder)},
 		contender{name: ownName, processes: true, open: own(false)},
+		contender{name: ownName + ", NoCheck", processes: true, open: own(false, retrypg.WithCommitCheck(retrypg.NoCheck))},
 		contender{name: keysName, processes: true, open: own(true)},
 		contender{name: uncheckedName, processes: true, open: own(true, retrypg.WithCommitCheck(retrypg.NoCheck))},
 	)

@@ -8,39 +8,54 @@ import (
 	"time"
 )
 
-// patience is how long somebody waits while nothing moves. Chosen: many times what a transaction takes that others queue for.
-const patience = time.Second
+const (
+	// patience is how long somebody waits while nothing moves. Chosen: many times what a transaction takes that others queue for.
+	patience = time.Second
+	// maxOvertaken is how many claims on one of its keys may be granted before a claim that is older: those that fit into the
+	// gaps, while it waits for another of its keys. Chosen: it is about what keeps all keys in use.
+	maxOvertaken = 8
+	// maxLooked bounds how many waiting claims of a key are looked at when it is free.
+	maxLooked = 64
+)
 
-// keyTable lets no two attempts at a time hold the same key. A claim is put into the queues of all of its keys at once, in the
-// order of arrival, and is granted when it is the first in each: so claims cannot wait for each other in a circle, and each
-// has its turn.
+// keyTable lets no two attempts at a time hold the same key. A claim gets all of its keys at once, or waits: so claims cannot
+// wait for each other in a circle. The older one goes first, but one whose keys are free need not wait for an older one that
+// waits for another key, up to a number of times, after which that is firm, and nobody overtakes it.
 type keyTable struct {
 	watch
 
 	mu      sync.Mutex
-	queues  map[string][]*claim // the first may be granted, the others wait
+	queues  map[string]*keyQueue // of the keys that somebody holds or waits for
 	waiting int
+}
+
+type keyQueue struct {
+	holder  *claim
+	waiting []*claim // by age
+	firm    int      // of these, those that are firm
 }
 
 // claim is what one attempt wants, or has.
 type claim struct {
-	seq     uint64
-	keys    []string // each once
-	granted bool
-	gone    bool          // released, or its time was over
-	since   time.Time     // when it was granted
-	turn    chan struct{} // closed when it is granted; nil where there was nothing to wait for
+	seq       uint64
+	keys      []string // each once
+	granted   bool
+	gone      bool // released, or its time was over
+	overtaken int
+	since     time.Time     // when it was granted
+	turn      chan struct{} // closed when it is granted; nil where there was nothing to wait for
 }
+
+func (c *claim) firm() bool { return c.overtaken >= maxOvertaken }
 
 func (k *keyTable) init(active *atomic.Int32) {
 	k.watch = watch{active: active}
-	k.queues = make(map[string][]*claim)
+	k.queues = make(map[string]*keyQueue)
 }
 
 // ask returns the phase that holds for an attempt. With forced it is contended.
 func (k *keyTable) ask(forced bool) phase {
-	p := k.phase()
-	if p == calm && !forced {
+	if !forced && k.phase() == calm {
 		return calm
 	}
 	k.mu.Lock()
@@ -68,25 +83,29 @@ func (k *keyTable) saw(o Outcome) {
 	k.watch.saw(o)
 }
 
-// hold waits until all keys are free for it.
+// hold waits until all keys are free for it. seq is its age: the lower, the older.
 func (k *keyTable) hold(ctx context.Context, keys []string, seq uint64) (_ *claim, waited time.Duration, err error) {
 	c := &claim{seq: seq, keys: once(keys)}
 	k.mu.Lock()
 	for _, key := range c.keys {
-		queue := k.queues[key]
-		i := len(queue)
-		for i > 0 && !queue[i-1].granted && queue[i-1].seq > seq {
+		q := k.queues[key]
+		if q == nil {
+			q = new(keyQueue)
+			k.queues[key] = q
+		}
+		i := len(q.waiting)
+		for i > 0 && q.waiting[i-1].seq > seq {
 			i--
 		}
-		k.queues[key] = slices.Insert(queue, i, c)
+		q.waiting = slices.Insert(q.waiting, i, c)
 	}
-	if k.firstLocked(c) {
-		c.granted, c.since = true, time.Now()
+	k.waiting++
+	if k.mayHaveLocked(c) {
+		k.grantLocked(c)
 		k.mu.Unlock()
 		return c, 0, nil
 	}
 	c.turn = make(chan struct{})
-	k.waiting++
 	k.stir()
 	began := time.Now()
 	k.mu.Unlock()
@@ -117,18 +136,16 @@ func (k *keyTable) expire(c *claim) time.Duration {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	again := patience
-	var stuck []*claim
 	for _, key := range c.keys {
-		if first := k.queues[key][0]; first.granted {
-			if left := patience - time.Since(first.since); left > 0 {
-				again = min(again, left)
-			} else if first != c {
-				stuck = append(stuck, first)
-			}
+		q := k.queues[key]
+		if c.granted || q == nil || q.holder == nil {
+			continue
 		}
-	}
-	for _, s := range stuck {
-		k.removeLocked(s)
+		if left := patience - time.Since(q.holder.since); left > 0 {
+			again = min(again, left)
+			continue
+		}
+		k.removeLocked(q.holder)
 	}
 	return again
 }
@@ -146,44 +163,88 @@ func (k *keyTable) removeLocked(c *claim) {
 	}
 	c.gone = true
 	if !c.granted {
-		k.waiting--
+		k.unlistLocked(c)
+	} else {
+		for _, key := range c.keys {
+			k.queues[key].holder = nil
+		}
 	}
 	for _, key := range c.keys {
-		queue := k.queues[key]
-		if i := slices.Index(queue, c); i >= 0 {
-			queue = slices.Delete(queue, i, i+1)
-		}
-		if len(queue) == 0 {
+		k.offerLocked(key)
+	}
+	for _, key := range c.keys {
+		if q := k.queues[key]; q != nil && q.holder == nil && len(q.waiting) == 0 {
 			delete(k.queues, key)
-			continue
-		}
-		k.queues[key] = queue
-	}
-	for _, key := range c.keys {
-		if queue := k.queues[key]; len(queue) > 0 {
-			k.grantLocked(queue[0])
 		}
 	}
 }
 
-// grantLocked gives a claim its keys if it is its turn.
-func (k *keyTable) grantLocked(c *claim) {
-	if c.granted || !k.firstLocked(c) {
-		return
-	}
-	c.granted, c.since = true, time.Now()
+// unlistLocked takes a claim out of the queues.
+func (k *keyTable) unlistLocked(c *claim) {
 	k.waiting--
-	close(c.turn)
+	for _, key := range c.keys {
+		q := k.queues[key]
+		if i := slices.Index(q.waiting, c); i >= 0 {
+			q.waiting = slices.Delete(q.waiting, i, i+1)
+		}
+		if c.firm() {
+			q.firm--
+		}
+	}
 }
 
-// firstLocked reports whether a claim is the first for all of its keys.
-func (k *keyTable) firstLocked(c *claim) bool {
+// offerLocked grants the oldest claim that may have a key, if it is free.
+func (k *keyTable) offerLocked(key string) {
+	q := k.queues[key]
+	for i := 0; i < len(q.waiting) && i < maxLooked && q.holder == nil; i++ {
+		c := q.waiting[i]
+		if k.mayHaveLocked(c) {
+			k.grantLocked(c)
+			return
+		}
+		if c.firm() {
+			return
+		}
+	}
+}
+
+// mayHaveLocked reports whether all keys of a claim are free, and none is that of an older one that is firm.
+func (k *keyTable) mayHaveLocked(c *claim) bool {
 	for _, key := range c.keys {
-		if k.queues[key][0] != c {
+		q := k.queues[key]
+		if q.holder != nil {
 			return false
+		}
+		for i := 0; q.firm > 0 && q.waiting[i] != c; i++ {
+			if q.waiting[i].firm() {
+				return false
+			}
 		}
 	}
 	return true
+}
+
+// grantLocked gives a claim its keys.
+func (k *keyTable) grantLocked(c *claim) {
+	k.unlistLocked(c)
+	for _, key := range c.keys {
+		q := k.queues[key]
+		q.holder = c
+		for _, older := range q.waiting {
+			if older.seq > c.seq {
+				break
+			}
+			if older.overtaken++; older.overtaken == maxOvertaken {
+				for _, key := range older.keys {
+					k.queues[key].firm++
+				}
+			}
+		}
+	}
+	c.granted, c.since = true, time.Now()
+	if c.turn != nil {
+		close(c.turn)
+	}
 }
 
 // once returns the keys, each once.
