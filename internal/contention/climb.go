@@ -88,7 +88,8 @@ func (c *climb) judge(now time.Time, took time.Duration) {
 	many := w.conflicts*maxConflicts > w.attempts
 	switch {
 	case c.limit > c.best:
-		if many || rate < worthMore*c.rate {
+		// Where nothing conflicts, there is no reason to wait, only none to hurry.
+		if many || w.conflicts > 0 && rate < worthMore*c.rate || rate*worthMore < c.rate {
 			c.reject(now, took)
 			return
 		}

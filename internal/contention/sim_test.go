@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
 // simServer is a database in virtual time. A statement takes the way there and back, and work on one of its processors. Its
@@ -246,38 +248,69 @@ func inOrder(s *simServer) func(worker, a, b int, attempted func()) {
 	}
 }
 
-func TestExplore(t *testing.T) {
-	for _, env := range []struct {
-		name      string
-		way, work time.Duration
-		deadlocks time.Duration
-	}{
-		{"local", 20 * time.Microsecond, 60 * time.Microsecond, 0},
-		{"network 1 ms", time.Millisecond, 60 * time.Microsecond, 0},
-		{"local dl", 20 * time.Microsecond, 60 * time.Microsecond, 50 * time.Millisecond},
-		{"network 1 ms dl", time.Millisecond, 60 * time.Microsecond, 50 * time.Millisecond},
-	} {
-		show := func(name string, client func(s *simServer) func(worker, a, b int, attempted func())) {
+// simulate runs a load against a server of its own for ten seconds of virtual time, sixteen workers on eight accounts.
+func simulate(t *testing.T, deadlocks time.Duration, client func(*simServer) func(worker, a, b int, attempted func())) (r simResult) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSimServer(20*time.Microsecond, 60*time.Microsecond, 2)
+		s.deadlocks = deadlocks
+		r = load(16, 8, 10*time.Second, client(s))
+		t.Logf("%d commits, %.2f attempts per commit, p50 %v, p99 %v, worst %v", r.commits, r.perCommit(), r.quantile(.5), r.quantile(.99), r.quantile(1))
+	})
+	return r
+}
+
+func withKeys(s *simServer) func(worker, a, b int, attempted func()) {
+	return controlled(New(Options{}), s, true)
+}
+
+func withoutKeys(s *simServer) func(worker, a, b int, attempted func()) {
+	return controlled(New(Options{}), s, false)
+}
+
+func TestKeysAreAtLeastAsGoodAsLocksTakenInOrder(t *testing.T) {
+	for name, deadlocks := range map[string]time.Duration{"snapshots": 0, "deadlocks": 50 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			limit, own := simulate(t, deadlocks, inOrder), simulate(t, deadlocks, withKeys)
+			require.Greater(t, own.commits, limit.commits)
+			require.Less(t, own.perCommit(), 1.05)
+			require.Less(t, own.quantile(.99), 50*time.Millisecond)
+			require.Less(t, own.quantile(1), time.Second, "nobody starves")
+		})
+	}
+}
+
+func TestWithoutKeysFewAttemptsConflictAndNobodyStarves(t *testing.T) {
+	limit, loop, own := simulate(t, 0, inOrder), simulate(t, 0, func(s *simServer) func(int, int, int, func()) { return byHand(s, 5*time.Millisecond) }), simulate(t, 0, withoutKeys)
+	require.Less(t, own.perCommit(), 1.2)
+	require.Greater(t, loop.perCommit(), 1.3, "the load is one in which transactions conflict")
+	require.Greater(t, own.commits, limit.commits*4/10)
+	require.Less(t, own.quantile(.99), 50*time.Millisecond)
+	require.Less(t, own.quantile(1), 200*time.Millisecond)
+	require.Greater(t, loop.quantile(1), time.Second, "a loop that sleeps lets some starve")
+}
+
+func TestWithoutKeysDeadlocksDoNotHoldTheRestUp(t *testing.T) {
+	const wait = 50 * time.Millisecond
+	loop, own := simulate(t, wait, func(s *simServer) func(int, int, int, func()) { return byHand(s, 5*time.Millisecond) }), simulate(t, wait, withoutKeys)
+	require.Greater(t, own.commits, 5*loop.commits)
+	require.Less(t, own.perCommit(), 1.2)
+	require.Less(t, own.quantile(1), time.Second)
+}
+
+// TestContentionEndsWithItsCause: the same workers go on with accounts of their own.
+func TestContentionEndsWithItsCause(t *testing.T) {
+	for name, keys := range map[string]bool{"keys": true, "no keys": false} {
+		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := newSimServer(env.way, env.work, 2)
-				s.deadlocks = env.deadlocks
-				r := load(16, 8, 10*time.Second, client(s))
-				t.Logf("%-16s %-16s %6.0f/s %.2f attempts, p50 %v p99 %v worst %v", env.name, name, float64(r.commits)/10, r.perCommit(), r.quantile(.5), r.quantile(.99), r.quantile(1))
+				s, c := newSimServer(20*time.Microsecond, 60*time.Microsecond, 2), New(Options{})
+				client := controlled(c, s, keys)
+				load(16, 8, time.Second, client)
+				require.Equal(t, 1, c.State().Contended)
+				load(16, 8, 5*time.Second, func(worker, _, _ int, attempted func()) { client(worker, 100+2*worker, 101+2*worker, attempted) })
+				require.Zero(t, c.State())
+				require.Zero(t, c.active.Load())
 			})
-		}
-		for _, base := range []time.Duration{0, 2, 5, 10, 20, 50} {
-			show("by hand "+strconv.Itoa(int(base)), func(s *simServer) func(worker, a, b int, attempted func()) { return byHand(s, base*time.Millisecond) })
-		}
-		show("limit", func(s *simServer) func(worker, a, b int, attempted func()) { return inOrder(s) })
-		show("keys", func(s *simServer) func(worker, a, b int, attempted func()) {
-			return controlled(New(Options{}), s, true)
 		})
-		var c *Control
-		show("no keys", func(s *simServer) func(worker, a, b int, attempted func()) {
-			c = New(Options{})
-			return controlled(c, s, false)
-		})
-		l := c.named("transfer", true)
-		t.Logf("%+v", l.climb)
 	}
 }
