@@ -108,7 +108,7 @@ func (c *core) transact(ctx context.Context, db any, opts TxOptions, begin begin
 	}
 	turn := c.turnOf(ctx, opts)
 	err = c.repeat(ctx, &op, retrier, &turn, func(ctx context.Context) error {
-		return c.attempt(ctx, db, opts, op.attempts, begin)
+		return c.attempt(ctx, &txScope{core: c, db: db, attempt: op.attempts, locks: c.locksOf(opts, &turn), outer: scopeFrom(ctx)}, opts, begin)
 	})
 	op.end(ctx, err)
 	return err
@@ -174,8 +174,8 @@ func (c *core) retrierFor(opts TxOptions) (*policy.Retrier, error) {
 
 // attempt runs the transaction once. Whatever happens, the connection is given back before it returns, so that nobody
 // waits with a transaction open. An error that must not lead to another attempt is marked with policy.Permanent.
-func (c *core) attempt(ctx context.Context, db any, opts TxOptions, number int, begin begin) (err error) {
-	scope := &txScope{core: c, db: db, attempt: number, outer: scopeFrom(ctx)}
+func (c *core) attempt(ctx context.Context, scope *txScope, opts TxOptions, begin begin) (err error) {
+	db := scope.db
 	tx, err := begin(ctx, scope)
 	if err != nil {
 		return err
