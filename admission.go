@@ -42,12 +42,18 @@ func (c *core) admit(ctx context.Context, op *operation, loop *policy.Loop, turn
 	return loop.Stop(ctx, policy.StopCanceled)
 }
 
+// deadlockDetected is the SQLSTATE of a transaction that the server chose to end a deadlock.
+const deadlockDetected = "40P01"
+
 // outcomeOf says how an attempt ended, for the control of contention.
 func outcomeOf(err error) contention.Outcome {
 	switch {
 	case err == nil:
 		return contention.Committed
 	case isConflict(err):
+		if SQLState(err) == deadlockDetected {
+			return contention.Deadlock
+		}
 		return contention.Conflict
 	}
 	return contention.Other

@@ -59,10 +59,11 @@ func child(in io.Reader, out io.Writer) error {
 			}
 			closers = append(closers, done)
 			open[o.Contender] = run
-			// Connections, plans and caches, with transfers that are in nobody's way.
+			// Connections, plans and caches, with transfers that are in nobody's way; and then what there is to learn.
 			apart := sc
 			apart.alone = true
 			turn(ctx, run, apart, o.Workers, o.First, o.Total, warmUp)
+			turn(ctx, run, sc, o.Workers, o.First, o.Total, 4*warmUp)
 		}
 		if err := answers.Encode(turn(ctx, run, sc, o.Workers, o.First, o.Total, o.Turn)); err != nil {
 			return err

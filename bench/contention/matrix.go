@@ -66,7 +66,7 @@ func (m *matrix) measure(ctx context.Context) error {
 	for _, c := range cells {
 		rounds := m.settings.rounds
 		if c == table {
-			rounds *= 2
+			rounds *= 3
 		}
 		var err error
 		if m.cells[c], err = m.turns(ctx, c, names, rounds); err != nil {

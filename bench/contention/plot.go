@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"image/color"
 	"os"
+	"strings"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
@@ -74,6 +75,7 @@ func (m matrix) panel() (*plot.Plot, error) {
 	p.X.Tick.Marker = ticks
 	p.Y.Min = 0
 	p.Legend.Top, p.BackgroundColor = true, color.White
+	p.Legend.TextStyle.Font.Size = vg.Points(9)
 	p.Add(plotter.NewGrid())
 	highest := 0.0
 	for i, name := range names {
@@ -81,7 +83,12 @@ func (m matrix) panel() (*plot.Plot, error) {
 		if err != nil {
 			return nil, err
 		}
-		line.Color, points.Color, points.Shape = plotutil.Color(i), plotutil.Color(i), plotutil.Shape(i)
+		line.Color, points.Color, points.Shape = plotutil.DarkColors[i%len(plotutil.DarkColors)], plotutil.DarkColors[i%len(plotutil.DarkColors)], plotutil.Shape(i)
+		if strings.HasPrefix(name, ownName) {
+			line.Width = vg.Points(2)
+		} else {
+			line.Dashes = plotutil.Dashes(1)
+		}
 		p.Add(line, points)
 		p.Legend.Add(name, line, points)
 		for _, at := range lines[name] {

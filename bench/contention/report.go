@@ -38,7 +38,7 @@ about the code.
 - **NoCheck**: without the check of commits, which at SERIALIZABLE costs a round trip of each transaction and which the other
   contenders do not have.
 
-A worker's call ends with its commit or its last error: p50, p99 and worst are of calls that committed, with all of their
+What a contender learns in its first half second counts for nothing, nor does that half second. A worker's call ends with its commit or its last error: p50, p99 and worst are of calls that committed, with all of their
 attempts and waits. Errors are a share of the calls.
 `
 

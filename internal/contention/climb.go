@@ -58,7 +58,7 @@ func (c *climb) saw(o Outcome, running int, crowded bool) {
 	switch o {
 	case Other:
 		return
-	case Conflict:
+	case Conflict, Deadlock:
 		w.conflicts++
 	}
 	w.attempts++

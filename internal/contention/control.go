@@ -122,7 +122,10 @@ const (
 	Other     Outcome = iota // with an error that says nothing of conflicts, or not at all
 	Committed                // it committed
 	Conflict                 // it was rolled back because of other transactions
+	Deadlock                 // the same, after the server had let it wait to find out
 )
+
+func (o Outcome) conflict() bool { return o == Conflict || o == Deadlock }
 
 // Call is one transaction with all its attempts: Enter, the attempt, Leave, and again. It must not be copied once in use,
 // and is for one goroutine. The zero Call does nothing.
@@ -241,7 +244,7 @@ func (t *Call) letGo() {
 // Leave ends an attempt. It is to be called when the attempt holds nothing any more, after COMMIT or ROLLBACK. A second call
 // does nothing.
 func (t *Call) Leave(o Outcome) {
-	if !t.in && o != Conflict || t.control == nil {
+	if !t.in && !o.conflict() || t.control == nil {
 		return
 	}
 	t.leave(o)
@@ -249,7 +252,7 @@ func (t *Call) Leave(o Outcome) {
 
 func (t *Call) leave(o Outcome) {
 	c := t.control
-	if o == Conflict {
+	if o.conflict() {
 		t.conflicts++
 		if t.claim != nil || len(t.keys) == 0 {
 			t.stubborn++
@@ -260,11 +263,11 @@ func (t *Call) leave(o Outcome) {
 		c.keys.saw(o)
 	case t.limiter != nil:
 		t.limiter.leave(t.pass, o, time.Since(t.began))
-	case o != Conflict:
+	case !o.conflict():
 	case len(t.keys) > 0 && t.claim == nil:
-		c.keys.alarm()
+		c.keys.alarm(o)
 	default:
-		c.named(t.name, true).alarm()
+		c.named(t.name, true).alarm(o)
 	}
 	t.letGo()
 	t.in, t.watched, t.limiter, t.pass = false, false, nil, pass{}

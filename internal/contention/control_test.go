@@ -83,6 +83,19 @@ func TestRareConflictsAreWatchedAndForgotten(t *testing.T) {
 	}
 }
 
+func TestTwoDeadlocksAreContention(t *testing.T) {
+	for name, keys := range map[string][]string{"name": nil, "keys": {"a"}} {
+		t.Run(name, func(t *testing.T) {
+			c := New(Options{})
+			calls := []*Call{enter(t, c, "", keys...), enter(t, c, "", keys...)} // before anything is known
+			calls[0].Leave(Deadlock)
+			require.Zero(t, c.State())
+			calls[1].Leave(Deadlock)
+			require.Equal(t, 1, c.State().Contended)
+		})
+	}
+}
+
 func TestOtherErrorsAreNotConflicts(t *testing.T) {
 	c := New(Options{})
 	for range 100 {

@@ -71,10 +71,10 @@ func (k *keyTable) ask(forced bool) phase {
 	return k.phase()
 }
 
-func (k *keyTable) alarm() {
+func (k *keyTable) alarm(o Outcome) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.watch.alarm()
+	k.watch.alarm(o)
 }
 
 func (k *keyTable) saw(o Outcome) {

@@ -44,10 +44,12 @@ func newLimiter(active *atomic.Int32) *limiter {
 func (l *limiter) duration() time.Duration { return time.Duration(l.took.Load()) }
 
 // alarm is told of a conflict that was met in the calm.
-func (l *limiter) alarm() {
+func (l *limiter) alarm(o Outcome) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.watch.alarm()
+	if l.watch.alarm(o) {
+		l.contendLocked()
+	}
 }
 
 // enter admits an attempt, with alone one that shall have all to itself. seq is its place in the queue.
@@ -178,7 +180,7 @@ func (l *limiter) leave(p pass, o Outcome, took time.Duration) {
 		}
 	case contended:
 		l.quiet++
-		if o == Conflict || len(l.queue) > 0 {
+		if o.conflict() || len(l.queue) > 0 {
 			l.stir()
 		}
 		l.climb.saw(o, l.running, len(l.queue) > 0)
@@ -218,7 +220,7 @@ func (l *limiter) noteAway(o Outcome, only bool) {
 	switch {
 	case o == Committed:
 		l.away = max(0, l.away-perCommit)
-	case o == Conflict && only:
+	case o.conflict() && only:
 		l.away = min(mostAway, l.away+1)
 	}
 }

@@ -213,7 +213,11 @@ func controlled(c *Control, s *simServer, keys bool) func(worker, a, b int, atte
 				t.Leave(Committed)
 				return
 			}
-			t.Leave(Conflict)
+			if s.deadlocks > 0 {
+				t.Leave(Deadlock)
+			} else {
+				t.Leave(Conflict)
+			}
 			if !t.Queued() {
 				time.Sleep(rand.N(min(time.Second, 5*time.Millisecond<<n)))
 			}

@@ -55,12 +55,36 @@ func (w *watch) become(p phase) {
 // stir notes that there is contention now.
 func (w *watch) stir() { w.trouble, w.quiet = time.Now(), 0 }
 
-// alarm begins to watch, because of a conflict that was met in the calm.
-func (w *watch) alarm() {
-	if w.phase() == calm {
-		w.become(watching)
-		w.conflicts = 1
+// weight is what an attempt adds to the conflicts of a watch. A deadlock has held two transactions up for long: two are enough.
+func (o Outcome) weight() int {
+	switch o {
+	case Conflict:
+		return 1
+	case Deadlock:
+		return watchMax / 2
 	}
+	return 0
+}
+
+// alarm is told of a conflict of an attempt that began in the calm. It begins a watch, or adds a deadlock to one: other
+// conflicts of such attempts are not counted, as their successes are not. It reports whether there is contention from now on.
+func (w *watch) alarm(o Outcome) bool {
+	switch {
+	case w.phase() == calm:
+		w.become(watching)
+	case w.phase() == contended || o != Deadlock:
+		return false
+	}
+	return w.add(o)
+}
+
+// add adds the conflict of an attempt to a watch.
+func (w *watch) add(o Outcome) bool {
+	if w.conflicts += o.weight(); w.conflicts < watchMax {
+		return false
+	}
+	w.become(contended)
+	return true
 }
 
 // saw counts an attempt that was watched. It reports whether there is contention from now on.
@@ -69,11 +93,8 @@ func (w *watch) saw(o Outcome) bool {
 		return false
 	}
 	w.seen++
-	if o == Conflict {
-		if w.conflicts++; w.conflicts >= watchMax {
-			w.become(contended)
-			return true
-		}
+	if w.add(o) {
+		return true
 	}
 	if w.seen >= watchFor {
 		w.become(calm)
