@@ -54,8 +54,8 @@ func New(o Options) *Control {
 	return c
 }
 
-// named returns the limiter of a name, or nil where it has never met a conflict. make says that it is to have one.
-func (c *Control) named(name string, make bool) *limiter {
+// named returns the limiter of a name, or nil where it has never met a conflict. add says that it is to have one.
+func (c *Control) named(name string, add bool) *limiter {
 	if all := c.names.Load(); all != nil {
 		if l := (*all)[name]; l != nil {
 			return l
@@ -64,7 +64,7 @@ func (c *Control) named(name string, make bool) *limiter {
 			return (*all)[""]
 		}
 	}
-	if !make {
+	if !add {
 		return nil
 	}
 	return c.addName(name)
