@@ -76,9 +76,7 @@ func (c *climb) saw(o Outcome, running int, crowded bool) {
 // hopeless reports whether a try takes so long that it cannot be better any more: what a conflict costs may be much more
 // than all the rest of the window.
 func (c *climb) hopeless(took time.Duration) bool {
-	w := c.window
-	return w.conflicts > 0 && w.conflicts*maxConflicts > fewAttempts && w.conflicts*maxConflicts > w.attempts ||
-		w.conflicts > 0 && took.Seconds()*c.rate > 2*manyAttempts
+	return c.window.conflicts > 0 && took.Seconds()*c.rate > 2*manyAttempts
 }
 
 // judge ends a window.

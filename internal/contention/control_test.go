@@ -371,3 +371,42 @@ func TestAClaimIsOvertakenABoundedNumberOfTimes(t *testing.T) {
 		<-got
 	})
 }
+
+func TestThoseBehindOneWhoWantsAllToItselfGoOnWhenItGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := New(Options{Escalate: 1})
+		contend(t, c, "transfer")
+		running := enter(t, c, "transfer")
+		c.named("transfer", false).climb.limit = 2
+		unlucky := c.Start("transfer", nil)
+		unlucky.seq, unlucky.conflicts = c.seq.Add(1), 1
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { _, _ = unlucky.Enter(ctx) }()
+		synctest.Wait()
+		behind := make(chan struct{})
+		go func() {
+			enter(t, c, "transfer").Leave(Committed)
+			close(behind)
+		}()
+		synctest.Wait()
+		require.Equal(t, 2, c.State().Waiting)
+		began := time.Now()
+		cancel()
+		<-behind
+		require.Equal(t, began, time.Now())
+		running.Leave(Committed)
+	})
+}
+
+func TestAnAdmissionThatComesTooLateIsPassedOn(t *testing.T) {
+	c := New(Options{})
+	contend(t, c, "transfer")
+	l := c.named("transfer", false)
+	one := enter(t, c, "transfer")
+	w := &waiter{seq: 100, turn: make(chan struct{})}
+	l.queue = append(l.queue, w)
+	one.Leave(Committed)
+	require.True(t, w.granted)
+	l.giveUp(w)
+	require.Zero(t, l.running)
+}
