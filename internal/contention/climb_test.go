@@ -30,7 +30,7 @@ func TestAHigherLimitIsKeptOnlyWhereItIsWorthIt(t *testing.T) {
 	}{
 		{"more commits, few conflicts", fast, 10, 2},
 		{"more commits, many conflicts", fast / 2, 4, 1},
-		{"as many commits, few conflicts", slow, 20, 1},
+		{"hardly more commits, few conflicts", slow * 92 / 100, 20, 1},
 		{"as many commits, no conflicts", slow, 0, 2},
 		{"fewer commits, no conflicts", slow * 2, 0, 1},
 		{"a conflict that costs much", 100 * slow, 2, 1},
@@ -70,6 +70,15 @@ func TestAfterATryThatFailedNothingIsTriedForALongTime(t *testing.T) {
 		require.Equal(t, 1, c.best)
 		require.Positive(t, tries)
 		require.Less(t, tries, 25, "a try costs 8 attempts here, in 80 ms; 32 times as long has more than 2,500 of the others")
+	})
+}
+
+func TestATryInWhichAConflictTakesLongerThanAllElseWouldIsGivenUpAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := climb{limit: 2, best: 1, rate: 2500, step: 1}
+		feed(&c, 1, time.Millisecond, 0)
+		feed(&c, 2, 30*time.Millisecond, 2)
+		require.Equal(t, 1, c.limit)
 	})
 }
 
