@@ -34,19 +34,20 @@ type core struct {
 	set  settings
 	gate *endpoint.Gate
 	// unobserve ends the core's observation of gate
-	unobserve  func()
-	hosts      endpoint.Hosts
-	order      endpoint.Order
-	watch      *endpoint.Watch
-	locate     func(ctx context.Context, skip string) (addr string, err error) // a server of the role; see locator
-	heals      func(error) bool                                                // what waiting heals; the gate asks it
-	breaker    *breaker.Breaker                                                // nil: none
-	budget     *policy.Budget                                                  // nil: none
-	contention *contention.Control                                             // nil: none
-	rec        *metrics.Recorder
-	server     []attribute.KeyValue // its address, as telemetry has it
-	poolStats  metric.Registration  // of a *sql.DB; nil if there is none
-	log        *metrics.Logger
+	unobserve func()
+	hosts     endpoint.Hosts
+	order     endpoint.Order
+	watch     *endpoint.Watch
+	locate    func(ctx context.Context, skip string) (addr string, err error) // a server of the role; see locator
+	heals     func(error) bool                                                // what waiting heals; the gate asks it
+	breaker   *breaker.Breaker                                                // nil: none
+	budget    *policy.Budget                                                  // nil: none
+	rec       *metrics.Recorder
+	server    []attribute.KeyValue // its address, as telemetry has it
+	poolStats metric.Registration  // of a *sql.DB; nil if there is none
+	log       *metrics.Logger
+
+	contention *contention.Control // which attempts of transactions begin now; nil: all
 
 	tuned             atomic.Pointer[tuning]
 	retuning          sync.Mutex // held while tuned is replaced
