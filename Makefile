@@ -11,6 +11,8 @@ PG_VERSIONS ?= 15 16 17 18
 SOAK        ?= 10m
 # How often chaos runs each situation with each client.
 CHAOS       ?= 5
+# Flags of contention, such as CONTENTIONFLAGS='-rounds 1 -turn 500ms' for a short run.
+CONTENTIONFLAGS ?=
 # Seconds that all fuzz functions share.
 FUZZTIME    ?= 60
 
@@ -23,7 +25,7 @@ BIN  = .cache/bin
 # The directories of all modules in go.work.
 MODULES = $$($(GO) list -m -f '{{.Dir}}')
 
-.PHONY: help demo test test-short test-eager test-docker test-pgbouncer test-report test-net test-ha test-observability dashboard-preview test-matrix soak chaos bench bench-commit fuzz lint fmt generate generate-check cross compose-check \
+.PHONY: help demo test test-short test-eager test-docker test-pgbouncer test-report test-net test-ha test-observability dashboard-preview test-matrix soak chaos bench contention bench-commit fuzz lint fmt generate generate-check cross compose-check \
 	cover tidy clean
 
 help: ## list the targets
@@ -95,6 +97,9 @@ chaos: ## how soon callers are served after each kind of outage, and what they a
 
 bench: ## side by side with the libraries that do the same, written to docs/benchmarks.md
 	@cd bench && $(GO) run . -o ../docs/benchmarks.md
+
+contention: ## transactions that are in each other's way, written to docs/contention.md and docs/contention.svg
+	@cd bench && $(GO) run ./contention -o ../docs/contention.md -plot ../docs/contention.svg $(CONTENTIONFLAGS)
 
 bench-commit: ## what a transaction or a statement costs more than through pgx alone, as ratios of one run
 	@cd integration && $(GO) test -run '^$$' -bench . -benchtime 10000x ./cost

@@ -15,6 +15,7 @@ type txWishes struct {
 	name   string
 	check  CommitCheck // 0: that of the core
 	verify bool        // TxOptions.Verify will be asked where the server cannot tell
+	locks  []int64     // advisory locks to hold: see beginLocked
 }
 
 // txFacts is what is known of the open transaction, for its COMMIT.

@@ -20,6 +20,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/retrypg/retrypg/breaker"
+	"github.com/retrypg/retrypg/internal/contention"
 	"github.com/retrypg/retrypg/internal/endpoint"
 	"github.com/retrypg/retrypg/internal/outcome"
 	"github.com/retrypg/retrypg/internal/transport"
@@ -45,6 +46,8 @@ type core struct {
 	server    []attribute.KeyValue // its address, as telemetry has it
 	poolStats metric.Registration  // of a *sql.DB; nil if there is none
 	log       *metrics.Logger
+
+	contention *contention.Control // which attempts of transactions begin now; nil: all
 
 	tuned             atomic.Pointer[tuning]
 	retuning          sync.Mutex // held while tuned is replaced
@@ -98,6 +101,9 @@ func newCore(s settings, cfg *pgconn.Config) (*core, error) {
 func (c *core) makePolicies() (err error) {
 	s := c.set
 	c.order.Random = s.randomHosts
+	if !s.contentionOff {
+		c.contention = contention.New(contention.Options{Escalate: s.escalateAfter})
+	}
 	if c.budget = s.budget; c.budget == nil && !s.budgetOff {
 		c.budget, err = policy.NewBudget(policy.BudgetOptions{
 			Ratio: s.budgetRatio, MinPerSecond: s.budgetMinPerSecond, Burst: s.budgetBurst,

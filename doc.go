@@ -206,6 +206,16 @@
 //	retry_budget_burst=100
 //	    retries that can be saved up, and that there are at the start
 //	    a whole number from 1 to 1000000
+//	retry_contention_control=on
+//	    whether transactions of `WithTx` that are in each other's way are admitted in turn
+//	    on, off
+//	retry_escalate_after=4
+//	    conflicts of one transaction after which its further attempts run alone in the process
+//	    a whole number from 1 to 1000000
+//	retry_advisory_locks=off
+//	    whether such attempts also hold PostgreSQL's advisory locks, across processes; not behind poolers that
+//	    pool by transaction
+//	    on, off
 //	breaker_failures=off
 //	    connection failures in a row that open the circuit breaker; off: no breaker
 //	    a whole number from 1 to 10000, or "off" (or 0)

@@ -179,6 +179,30 @@ var dsnKeys = []dsnKey{
 		set:     count(policy.MaxBudgetBurst, func(s *settings, n int) { s.budgetBurst = n }),
 	},
 	{
+		name: "retry_contention_control", def: "on", words: []string{"on", "off"},
+		allowed: "on, off",
+		doc:     "whether transactions of `WithTx` that are in each other's way are admitted in turn",
+		set: func(s *settings, v string) bool {
+			s.contentionOff = v == "off"
+			return v == "on" || v == "off"
+		},
+	},
+	{
+		name: "retry_escalate_after", def: strconv.Itoa(DefaultEscalateAfter),
+		allowed: upTo(maxDSNCount),
+		doc:     "conflicts of one transaction after which its further attempts run alone in the process",
+		set:     count(maxDSNCount, func(s *settings, n int) { s.escalateAfter = n }),
+	},
+	{
+		name: "retry_advisory_locks", def: "off", words: []string{"on", "off"},
+		allowed: "on, off",
+		doc:     "whether such attempts also hold PostgreSQL's advisory locks, across processes; not behind poolers that pool by transaction",
+		set: func(s *settings, v string) bool {
+			s.advisoryLocks = v == "on"
+			return v == "on" || v == "off"
+		},
+	},
+	{
 		name: "breaker_failures", def: "off", words: []string{"off"},
 		allowed: upTo(breaker.MaxFailures) + `, or "off" (or 0)`,
 		doc:     "connection failures in a row that open the circuit breaker; off: no breaker",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"log"
 	"time"
 
@@ -105,4 +106,9 @@ func ExampleResolvePgxCommit() {
 		}
 		log.Print("committed: ", committed)
 	}
+}
+
+func ExampleAdvisoryKey() {
+	fmt.Println(retrypg.AdvisoryKey("account:3"))
+	// Output: 293960846999212261
 }

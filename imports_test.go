@@ -39,8 +39,8 @@ var importRules = []importRule{
 		denied:  []string{"go.opentelemetry.io/otel/sdk/...", "go.opentelemetry.io/otel/exporters/..."},
 	},
 	{
-		packages: []string{"internal/dsntext", "internal/piggyback", "internal/sqlstate", "internal/transport"},
-		reason:   "texts, bytes, a table and a net.Conn, which need nothing to be tested",
+		packages: []string{"internal/contention", "internal/dsntext", "internal/piggyback", "internal/sqlstate", "internal/transport"},
+		reason:   "queues, texts, bytes, a table and a net.Conn, which need nothing to be tested",
 		allowed:  []string{},
 	},
 	{

@@ -24,6 +24,12 @@ func (c *core) observe() {
 	if c.budget != nil {
 		c.rec.ObserveBudget(c.budget.Tokens)
 	}
+	if c.contention != nil {
+		c.rec.ObserveAdmission(func() metrics.Admission {
+			s := c.contention.State()
+			return metrics.Admission{Limit: int64(s.Limit), Waiting: int64(s.Waiting)}
+		})
+	}
 	if c.breaker != nil {
 		c.rec.ObserveBreaker(func() int64 { return int64(c.breaker.State()) })
 	}

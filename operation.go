@@ -126,6 +126,12 @@ func (op *operation) backoff(ctx context.Context, a policy.Attempt, wait time.Du
 	}
 }
 
+// admitted is told that an attempt had to wait for its turn, or has given up waiting.
+func (op *operation) admitted(ctx context.Context, waited time.Duration) {
+	op.core.rec.AdmissionWait(ctx, waited)
+	op.span.Admission(op.attempts+1, waited)
+}
+
 // report tells the breaker how an operation went. What the server answers, what the caller's own context ended, and a
 // pooled connection that was found dead say nothing of whether the server can be reached now.
 func report(ctx context.Context, permit *breaker.Permit, err error) {

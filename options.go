@@ -14,6 +14,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/retrypg/retrypg/breaker"
+	"github.com/retrypg/retrypg/internal/contention"
 	"github.com/retrypg/retrypg/internal/outcome"
 	"github.com/retrypg/retrypg/policy"
 )
@@ -32,6 +33,9 @@ const (
 	DefaultMaxDelay = time.Second
 	// DefaultMultiplier is the factor by which the ceiling grows from one wait to the next. Chosen: the usual doubling.
 	DefaultMultiplier = 2.0
+	// DefaultEscalateAfter is after how many conflicts of a transaction its further attempts run alone. Chosen: where each
+	// attempt conflicts as likely as not, one transaction in sixteen comes to it.
+	DefaultEscalateAfter = contention.DefaultEscalate
 	// DefaultConnectMaxElapsed bounds how long Connect waits for a server where the context has no deadline. It is the
 	// time that PostgreSQL's pg_ctl waits for a server to start (PGCTLTIMEOUT).
 	DefaultConnectMaxElapsed = 60 * time.Second
@@ -100,6 +104,10 @@ type settings struct {
 	budgetMinPerSecond float64 // 0 = policy's default
 	budgetBurst        int     // 0 = policy's default
 	budget             *policy.Budget
+
+	contentionOff bool
+	escalateAfter int // conflicts; 0 = default
+	advisoryLocks bool
 
 	breakerOn bool
 	breaker   breaker.Options
@@ -204,6 +212,39 @@ func WithBreaker(o breaker.Options) Option {
 // WithoutBreaker switches off a circuit breaker that the DSN asks for.
 func WithoutBreaker() Option {
 	return optionFunc(func(s *settings) { s.breakerOn = false })
+}
+
+// ContentionOptions say how transactions of WithTx and its kin are admitted that are in each other's way. The zero value is
+// what holds without them.
+type ContentionOptions struct {
+	// EscalateAfter is after how many conflicts of a transaction its further attempts run alone in the process: no other that
+	// has one of its TxOptions.Keys, or, where it has none, none of its TxOptions.Name, begins before it has ended. From 1;
+	// zero means DefaultEscalateAfter.
+	EscalateAfter int
+	// AdvisoryLocks makes such attempts hold PostgreSQL's advisory locks, so that of the processes which ask for that only one
+	// makes an attempt of that kind at a time: those of AdvisoryKey for the transaction's keys, or else for its name. At
+	// REPEATABLE READ and SERIALIZABLE, and where Isolation is not given, they cost two round trips, and need a session of
+	// their own: not for poolers that pool by transaction, where Isolation must be sql.LevelReadCommitted.
+	AdvisoryLocks bool
+}
+
+// WithContentionControl sets how transactions are admitted that are in each other's way, and switches that on where the DSN
+// has switched it off.
+func WithContentionControl(o ContentionOptions) Option {
+	return optionFunc(func(s *settings) {
+		if o.EscalateAfter < 0 || o.EscalateAfter > maxDSNCount {
+			s.errs = append(s.errs, fmt.Errorf("WithContentionControl: EscalateAfter %d: a number from 1 to %d, or 0 for the default, is needed",
+				o.EscalateAfter, maxDSNCount))
+			return
+		}
+		s.contentionOff, s.escalateAfter, s.advisoryLocks = false, o.EscalateAfter, o.AdvisoryLocks
+	})
+}
+
+// WithoutContentionControl switches the admission of transactions off: all run at once, and those that conflict are run again
+// after a backoff.
+func WithoutContentionControl() Option {
+	return optionFunc(func(s *settings) { s.contentionOff = true })
 }
 
 // WithTCPUserTimeout sets how long sent data may stay unacknowledged before the connection is given up (Linux only).
@@ -338,6 +379,7 @@ func (s settings) withDefaults() settings {
 	}
 	s.connectMaxElapsed = orDefault(s.connectMaxElapsed, DefaultConnectMaxElapsed)
 	s.pingAfter = orDefault(s.pingAfter, DefaultPingAfter)
+	s.escalateAfter = orDefault(s.escalateAfter, DefaultEscalateAfter)
 	s.commitCheck = orDefault(s.commitCheck, XID)
 	s.commitCheckMaxElapsed = orDefault(s.commitCheckMaxElapsed, DefaultCommitCheckMaxElapsed)
 	s.lazyBegin = orDefault(s.lazyBegin, lazyBeginIf(lazyBeginDefault == "on"))

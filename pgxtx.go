@@ -117,7 +117,7 @@ func (t *pgxTx) beginPinned(ctx context.Context, conn *pgx.Conn, o pgx.TxOptions
 func (t *pgxTx) beginConn(ctx context.Context, conn *pgx.Conn, o pgx.TxOptions) error {
 	t.conn, t.commitQuery = conn, o.CommitQuery
 	t.link = ensureLink(conn.PgConn())
-	if err := t.core.beginTx(ctx, conn, t.link, o, t.wishes); err != nil {
+	if err := t.core.beginLocked(ctx, conn, t.link, o, t.wishes); err != nil {
 		if conn.IsClosed() {
 			return t.link.trueError(err)
 		}

@@ -18,6 +18,7 @@ type txScope struct {
 	db      any // what WithTx was called with
 	tx      transaction
 	attempt int
+	locks   []int64  // advisory locks that it begins with
 	outer   *txScope // of another database, around this one
 
 	savepoints int   // how many were made: their names differ within a transaction

@@ -211,7 +211,7 @@ func (s *session) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx
 	if s.pgx.IsClosed() {
 		return nil, s.failed(ctx, driver.ErrBadConn, fresh, false)
 	}
-	if err := s.core.beginTx(ctx, s.pgx, s.link, o, record.wanted()); err != nil {
+	if err := s.core.beginLocked(ctx, s.pgx, s.link, o, record.wanted()); err != nil {
 		if s.pgx.IsClosed() && ctx.Err() == nil && fresh {
 			return nil, &discardedError{err: s.link.trueError(err)}
 		}

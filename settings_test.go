@@ -78,6 +78,7 @@ func TestAWrongArgumentOfAnOptionIsAnErrorOfWhateverUsesIt(t *testing.T) {
 		{WithBreaker(breaker.Options{OpenFor: -1}), "open for"},
 		{WithBreaker(breaker.Options{Probes: -1}), "probes"},
 		{WithBreaker(breaker.Options{ProbeLease: -1}), "probe lease"},
+		{WithContentionControl(ContentionOptions{EscalateAfter: -1}), "WithContentionControl: EscalateAfter -1"},
 		{WithBudget(nil), "WithBudget(nil): a budget is needed"},
 		{WithTCPUserTimeout(-time.Second), "tcp user timeout -1s: a duration from 1ms to 596h31m23.647s or Off is needed"},
 		{WithTCPKeepAlive(-time.Second, 0, 0), "tcp keepalive idle -1s: a duration from 1s to 9h6m7s or Off is needed"},

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/retrypg/retrypg/internal/contention"
 	"github.com/retrypg/retrypg/internal/endpoint"
 	"github.com/retrypg/retrypg/metrics"
 	"github.com/retrypg/retrypg/policy"
@@ -27,6 +28,7 @@ type TxOptions struct {
 	// at its start for a snapshot that cannot conflict.
 	Deferrable bool
 	// Name names the transaction in spans and hooks, as in "transfer". It is not sent to the server. 64 bytes are kept.
+	// Transactions of one name that conflict are admitted together: names are meant to be few. Beyond 256 of a handle, they share one limit.
 	Name string
 	// MaxAttempts bounds the attempts of this transaction, the first included. Zero means the connector's setting.
 	MaxAttempts int
@@ -35,6 +37,11 @@ type TxOptions struct {
 	// Commit is how the outcome of a COMMIT whose answer was lost is found out: XID, Ledger or NoCheck. Zero means the
 	// connector's setting. A nested WithTx has that of the outermost.
 	Commit CommitCheck
+	// Keys name what the transaction will change, as in "account:3", for contention control: while transactions with keys
+	// conflict, no two of this handle run at a time that have a key in common. Each waits for its turn before it takes a
+	// connection. Keys that are missing, or too many, cost conflicts or waits and nothing else. They are not sent to the
+	// server but as a hash, for the locks of ContentionOptions.AdvisoryLocks. A nested WithTx has those of the outermost.
+	Keys []string
 	// Verify, if not nil, is asked whether the transaction committed where the server cannot tell: after a crash or a
 	// failover with XID, with NoCheck, on servers without transaction ids, and with other drivers. It should look for the
 	// transaction's effect by a key that the program chose itself. db is a connection of its own to a primary; with other
@@ -101,32 +108,38 @@ func (c *core) transact(ctx context.Context, db any, opts TxOptions, begin begin
 	if err != nil {
 		return err
 	}
-	err = c.repeat(ctx, &op, retrier, func(ctx context.Context) error {
-		return c.attempt(ctx, db, opts, op.attempts, begin)
+	turn := c.turnOf(ctx, opts)
+	err = c.repeat(ctx, &op, retrier, &turn, func(ctx context.Context) error {
+		return c.attempt(ctx, &txScope{core: c, db: db, attempt: op.attempts, locks: c.locksOf(opts, &turn), outer: scopeFrom(ctx)}, opts, begin)
 	})
 	op.end(ctx, err)
 	return err
 }
 
-// repeat makes attempts until one succeeds or none may follow.
-func (c *core) repeat(ctx context.Context, op *operation, retrier *policy.Retrier, attempt func(context.Context) error) error {
+// repeat makes attempts, each in its turn, until one succeeds or none may follow.
+func (c *core) repeat(ctx context.Context, op *operation, retrier *policy.Retrier, turn *contention.Call, attempt func(context.Context) error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("retrypg: transaction not begun: %w", endpoint.Causes(ctx))
 	}
 	loop := retrier.Start(ctx, string(metrics.OpTransaction))
 	waitCtx := withOperation(ctx, op)
 	var this try
-	returned := false
+	returned := true
 	defer func() {
 		if !returned {
+			turn.Leave(contention.Other)
 			op.panicked(ctx, this)
 		}
 	}()
 	for {
+		if err := c.admit(waitCtx, op, &loop, turn); err != nil {
+			return err
+		}
 		this = op.attempt(ctx)
 		returned = false
 		last := attempt(this.ctx)
 		returned = true
+		turn.Leave(outcomeOf(last))
 		if last == nil {
 			op.attemptEnd(this, nil, false)
 			return nil
@@ -134,7 +147,7 @@ func (c *core) repeat(ctx context.Context, op *operation, retrier *policy.Retrie
 		if noRetry(ctx) {
 			last = policy.Permanent(last)
 		}
-		err := loop.Wait(waitCtx, last)
+		err := loop.WaitAs(waitCtx, last, c.decide(last, op.attempts, turn))
 		op.attemptEnd(this, last, err == nil)
 		if err != nil {
 			return err
@@ -163,8 +176,8 @@ func (c *core) retrierFor(opts TxOptions) (*policy.Retrier, error) {
 
 // attempt runs the transaction once. Whatever happens, the connection is given back before it returns, so that nobody
 // waits with a transaction open. An error that must not lead to another attempt is marked with policy.Permanent.
-func (c *core) attempt(ctx context.Context, db any, opts TxOptions, number int, begin begin) (err error) {
-	scope := &txScope{core: c, db: db, attempt: number, outer: scopeFrom(ctx)}
+func (c *core) attempt(ctx context.Context, scope *txScope, opts TxOptions, begin begin) (err error) {
+	db := scope.db
 	tx, err := begin(ctx, scope)
 	if err != nil {
 		return err

@@ -75,6 +75,7 @@ func beginPgx(c *core, db PgxTxBeginner, opts TxOptions, fn func(context.Context
 			o.DeferrableMode = pgx.Deferrable
 		}
 		t := &pgxTx{core: c, fn: fn, wishes: opts.wishes()}
+		t.wishes.locks = scope.locks
 		if err := t.begin(ctx, db, o); err != nil {
 			return nil, err
 		}

@@ -24,6 +24,9 @@ type TxBeginner interface {
 // all. Each run has a fresh transaction with the same options on a connection of its own, which is given back before the
 // backoff. AttemptFromContext tells fn which attempt it is.
 //
+// While many transactions conflict with each other, an attempt waits for its turn before it begins, without a connection and
+// for no longer than ctx and MaxElapsed allow: see TxOptions.Keys and ContentionOptions.
+//
 // fn must leave Commit and Rollback to WithTx, else the error matches ErrTxEnded, also where fn has sent them as text. Only
 // the error of an fn that has called Rollback, on a handle of ours, is taken as if WithTx had done so. If fn panics, the
 // transaction is rolled back and the panic goes on. If ctx ends, the transaction is rolled back.
@@ -122,6 +125,7 @@ func beginSQL(c *core, db TxBeginner, opts TxOptions, fn func(context.Context, *
 			return &sqlTx{core: c, tx: outer.tx, record: outer.record, fn: fn}, nil
 		}
 		record := &txRecord{deferrable: opts.Deferrable, wishes: opts.wishes()}
+		record.wishes.locks = scope.locks
 		tx, err := db.BeginTx(withRecord(ctx, record), &sql.TxOptions{Isolation: opts.Isolation, ReadOnly: opts.ReadOnly})
 		switch {
 		case err == nil:

@@ -79,6 +79,15 @@ func (r *Recorder) Backoff(ctx context.Context, op Operation, wait time.Duration
 	r.backoff.Record(ctx, max(wait, 0).Seconds(), r.labels.find(operationIndex(op), reasonNone, code).record...)
 }
 
+// AdmissionWait records how long an attempt of a transaction had to wait for its turn, because transactions were in each
+// other's way, in retry.admission.wait_duration.
+func (r *Recorder) AdmissionWait(ctx context.Context, elapsed time.Duration) {
+	if r == nil || !r.admissionWait.Enabled(ctx) {
+		return
+	}
+	r.admissionWait.Record(ctx, max(elapsed, 0).Seconds(), r.labels.plain[opNone].record...)
+}
+
 // Lost records what an operation of several attempts had lost when its last one began in retry.lost_duration.
 func (r *Recorder) Lost(ctx context.Context, op Operation, elapsed time.Duration) {
 	if r == nil || !r.lost.Enabled(ctx) {

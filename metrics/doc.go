@@ -7,24 +7,27 @@
 //
 // # Instruments
 //
-//	name                         kind           unit           meaning
-//	retry.attempts               counter        {attempt}      attempts made, the first of each operation included
-//	retry.successes              counter        {operation}    operations that succeeded in the end
-//	retry.failures               counter        {operation}    operations that failed in the end, by the reason for giving up
-//	retry.backoff_duration       histogram      s              wait chosen before each further attempt
-//	retry.operation_attempts     histogram      {attempt}      attempts of an operation that took more than one
-//	retry.operation_duration     histogram      s              time that an operation took which succeeded in the end
-//	retry.lost_duration          histogram      s              time that an operation of several attempts had lost when its last one began
-//	retry.connect_wait_duration  histogram      s              time that a caller spent connecting while the server was away, be it in vain
-//	retry.outage_duration        histogram      s              time from when the server was found to be away until it let a caller in again, or nobody looked any more
-//	retry.commit_checks          counter        {check}        commits whose answer was lost, by what was found out about them
-//	retry.commit_unreplicated    counter        {transaction}  transactions that committed although the wait for their synchronous standbys was ended
-//	retry.evictions              counter        {connection}   pooled connections dropped before use, by reason
-//	retry.server.up              gauge          {state}        whether the server can be reached: 1 yes, 0 no, nothing while nobody has looked for a while
-//	retry.breaker.state          gauge          {state}        state of the breaker: 0 closed, 1 half-open, 2 open
-//	retry.budget.tokens          gauge          {token}        retries that the budget would allow now
-//	db.client.connection.count   updowncounter  {connection}   connections of a Pool, idle and used
-//	db.client.connection.max     updowncounter  {connection}   connections that a Pool may have
+//	name                           kind           unit           meaning
+//	retry.attempts                 counter        {attempt}      attempts made, the first of each operation included
+//	retry.successes                counter        {operation}    operations that succeeded in the end
+//	retry.failures                 counter        {operation}    operations that failed in the end, by the reason for giving up
+//	retry.backoff_duration         histogram      s              wait chosen before each further attempt
+//	retry.operation_attempts       histogram      {attempt}      attempts of an operation that took more than one
+//	retry.operation_duration       histogram      s              time that an operation took which succeeded in the end
+//	retry.lost_duration            histogram      s              time that an operation of several attempts had lost when its last one began
+//	retry.connect_wait_duration    histogram      s              time that a caller spent connecting while the server was away, be it in vain
+//	retry.admission.wait_duration  histogram      s              time that an attempt of a transaction waited for its turn because transactions were in each other's way
+//	retry.admission.limit          gauge          {transaction}  lowest limit of transactions of one name that run at a time; nothing while there is none
+//	retry.admission.waiting        gauge          {transaction}  transactions that wait for their turn
+//	retry.outage_duration          histogram      s              time from when the server was found to be away until it let a caller in again, or nobody looked any more
+//	retry.commit_checks            counter        {check}        commits whose answer was lost, by what was found out about them
+//	retry.commit_unreplicated      counter        {transaction}  transactions that committed although the wait for their synchronous standbys was ended
+//	retry.evictions                counter        {connection}   pooled connections dropped before use, by reason
+//	retry.server.up                gauge          {state}        whether the server can be reached: 1 yes, 0 no, nothing while nobody has looked for a while
+//	retry.breaker.state            gauge          {state}        state of the breaker: 0 closed, 1 half-open, 2 open
+//	retry.budget.tokens            gauge          {token}        retries that the budget would allow now
+//	db.client.connection.count     updowncounter  {connection}   connections of a Pool, idle and used
+//	db.client.connection.max       updowncounter  {connection}   connections that a Pool may have
 //
 // An operation that took one attempt is in retry.successes or in retry.failures, and not in retry.operation_attempts: to
 // record it there would cost each call as much as its duration does. So of how many there was one attempt only is known too,
@@ -47,7 +50,7 @@
 // One operation, that is one call of the user, is one span, retrypg.<operation>, a child of the caller's span. Each
 // attempt is a child of it, retrypg.attempt; what otelsql records lies below that. Both are of kind INTERNAL, because
 // they are not themselves the request to the server: otelsql's spans are, and are of kind CLIENT. A wait between two
-// attempts is an event, retry.backoff, of the operation span. Only what failed in the end has the status Error: an
+// attempts is an event, retry.backoff, of the operation span, and so is a wait for its turn, retry.admission. Only what failed in the end has the status Error: an
 // attempt that was followed by another one has not.
 //
 // # Without a provider

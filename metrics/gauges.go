@@ -16,6 +16,13 @@ type gauges struct {
 	breaker atomic.Pointer[func() int64]
 	budget  atomic.Pointer[func() float64]
 	pool    atomic.Pointer[func() PoolConnections]
+	admits  atomic.Pointer[func() Admission]
+}
+
+// Admission is how transactions are admitted that are in each other's way.
+type Admission struct {
+	Limit   int64 // the lowest limit in force; 0 where there is none
+	Waiting int64 // transactions that wait for their turn
 }
 
 // PoolConnections are the connections of a pool.
@@ -57,6 +64,14 @@ func (r *Recorder) ObservePool(pool func() PoolConnections) {
 	}
 }
 
+// ObserveAdmission makes retry.admission.limit and retry.admission.waiting show what admission returns at each collection, as
+// [Recorder.ObserveServer] does.
+func (r *Recorder) ObserveAdmission(admission func() Admission) {
+	if r != nil {
+		observe(r, &r.gauges.admits, admission, admission == nil)
+	}
+}
+
 // observe makes read, a function, what a gauge is read by; with none nothing is.
 func observe[F any](r *Recorder, gauge *atomic.Pointer[F], read F, none bool) {
 	r.mu.Lock()
@@ -75,6 +90,7 @@ func (g *gauges) closeLocked() {
 	g.breaker.Store(nil)
 	g.budget.Store(nil)
 	g.pool.Store(nil)
+	g.admits.Store(nil)
 }
 
 // registerLocked registers the callback once, at the first gauge: a Recorder without gauges is not held by the provider.
@@ -82,7 +98,8 @@ func (r *Recorder) registerLocked() {
 	if r.registration != nil {
 		return
 	}
-	registration, err := r.meter.RegisterCallback(r.observe, r.serverUp, r.breakerState, r.budgetTokens, r.connections, r.maxConnections)
+	registration, err := r.meter.RegisterCallback(r.observe, r.serverUp, r.breakerState, r.budgetTokens, r.connections, r.maxConnections,
+		r.admissionLimit, r.admissionWaiting)
 	if err != nil {
 		otel.Handle(fmt.Errorf("metrics: registering the gauges: %w", err))
 		return
@@ -106,6 +123,13 @@ func (r *Recorder) observe(_ context.Context, o metric.Observer) error {
 		if v := (*tokens)(); !math.IsNaN(v) && !math.IsInf(v, 0) {
 			o.ObserveFloat64(r.budgetTokens, v, l.observe...)
 		}
+	}
+	if admission := r.gauges.admits.Load(); admission != nil {
+		a := (*admission)()
+		if a.Limit > 0 {
+			o.ObserveInt64(r.admissionLimit, a.Limit, l.observe...)
+		}
+		o.ObserveInt64(r.admissionWaiting, a.Waiting, l.observe...)
 	}
 	if pool := r.gauges.pool.Load(); pool != nil {
 		connections := (*pool)()

@@ -39,6 +39,9 @@ const (
 	nameOperationDuration = "retry.operation_duration"
 	nameLost              = "retry.lost_duration"
 	nameConnectWait       = "retry.connect_wait_duration"
+	nameAdmissionWait     = "retry.admission.wait_duration"
+	nameAdmissionLimit    = "retry.admission.limit"
+	nameAdmissionWaiting  = "retry.admission.waiting"
 	nameOutage            = "retry.outage_duration"
 	nameServerUp          = "retry.server.up"
 	nameCommitChecks      = "retry.commit_checks"
@@ -91,6 +94,21 @@ var instrumentTable = []Instrument{
 		nameConnectWait, "s", KindHistogram,
 		nil,
 		"Time that a caller spent connecting while the server was away, be it in vain.",
+	},
+	{
+		nameAdmissionWait, "s", KindHistogram,
+		nil,
+		"Time that an attempt of a transaction waited for its turn because transactions were in each other's way.",
+	},
+	{
+		nameAdmissionLimit, "{transaction}", KindGauge,
+		nil,
+		"Lowest limit of transactions of one name that run at a time; nothing while there is none.",
+	},
+	{
+		nameAdmissionWaiting, "{transaction}", KindGauge,
+		nil,
+		"Transactions that wait for their turn.",
 	},
 	{
 		nameOutage, "s", KindHistogram,
@@ -170,9 +188,12 @@ type instruments struct {
 	operationDuration  metric.Float64Histogram
 	lost               metric.Float64Histogram
 	connectWait        metric.Float64Histogram
+	admissionWait      metric.Float64Histogram
 	outage             metric.Float64Histogram
 	operationAttempts  metric.Int64Histogram
 	serverUp           metric.Int64ObservableGauge
+	admissionLimit     metric.Int64ObservableGauge
+	admissionWaiting   metric.Int64ObservableGauge
 	breakerState       metric.Int64ObservableGauge
 	budgetTokens       metric.Float64ObservableGauge
 	connections        metric.Int64ObservableUpDownCounter
@@ -193,9 +214,12 @@ func newInstruments(m metric.Meter) (instruments, error) {
 		operationDuration:  b.durations(nameOperationDuration),
 		lost:               b.durations(nameLost),
 		connectWait:        b.durations(nameConnectWait),
+		admissionWait:      b.durations(nameAdmissionWait),
 		outage:             b.durations(nameOutage),
 		operationAttempts:  b.counts(nameOperationAttempts),
 		serverUp:           b.gauge(nameServerUp),
+		admissionLimit:     b.gauge(nameAdmissionLimit),
+		admissionWaiting:   b.gauge(nameAdmissionWaiting),
 		breakerState:       b.gauge(nameBreakerState),
 		budgetTokens:       b.floatGauge(nameBudget),
 		connections:        b.upDownCounter(nameConnections),

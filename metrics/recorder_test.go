@@ -262,6 +262,8 @@ func exercise(ctx context.Context, r *Recorder) {
 	r.CommitUnreplicated(ctx)
 	r.Evicted(ctx, "dead")
 	r.ConnectWait(ctx, time.Second)
+	r.AdmissionWait(ctx, time.Second)
+	r.ObserveAdmission(func() Admission { return Admission{Limit: 1, Waiting: 2} })
 	r.Outage(ctx, time.Second)
 	r.ObserveServer(func() (int64, bool) { return 1, true })
 	r.ObserveBreaker(func() int64 { return 0 })

@@ -13,7 +13,8 @@ const (
 	spanPrefix  = "retrypg." // and then the operation
 	spanAttempt = "retrypg.attempt"
 
-	eventBackoff = "retry.backoff"
+	eventBackoff   = "retry.backoff"
+	eventAdmission = "retry.admission"
 )
 
 // spanOptions are the names and the ready-made start options of the spans, by operation.
@@ -103,6 +104,11 @@ func (s Span) Backoff(attempt int, wait time.Duration, code, class string) {
 		kvs = append(kvs, AttrClass.String(boundedWord(class)))
 	}
 	s.span.AddEvent(eventBackoff, trace.WithAttributes(kvs...))
+}
+
+// Admission adds the event retry.admission: the next attempt, counted from 1, had to wait for its turn.
+func (s Span) Admission(attempt int, waited time.Duration) {
+	s.Event(eventAdmission, AttrAttempt.Int(attempt), AttrDelay.Float64(max(waited, 0).Seconds()))
 }
 
 // Event adds an event. The attributes must not hold SQL text or user data.

@@ -81,6 +81,17 @@ func (l *Loop) Abandon() { l.settle(0) }
 // attempt; or, at once or when ctx ends the wait, the error to end with, as [Retrier.Do] returns it. ctx should be that of
 // Start, or derived from it. A nil err is an error of the program and panics.
 func (l *Loop) Wait(ctx context.Context, err error) error {
+	return l.end(ctx, err, l.retrier.decide)
+}
+
+// WaitAs is Wait with a decision of the caller's in place of that of [RetrierOptions.Decide], for code that knows more of an
+// attempt than its error tells. An error marked with [Permanent] ends the operation all the same.
+func (l *Loop) WaitAs(ctx context.Context, err error, d Decision) error {
+	return l.end(ctx, err, func(error) Decision { return d })
+}
+
+// end ends the attempt that ran, by the decision of decide or, without one, of a Retrier that has none.
+func (l *Loop) end(ctx context.Context, err error, decide func(error) Decision) error {
 	if err == nil {
 		panic("policy: Loop.Wait called without an error: call Success")
 	}
@@ -97,8 +108,8 @@ func (l *Loop) Wait(ctx context.Context, err error) error {
 	var d Decision
 	switch {
 	case permanent:
-	case r.decide != nil:
-		d = r.decide(err)
+	case decide != nil:
+		d = decide(err)
 	case plain:
 		d.Retry = err != context.Canceled && err != context.DeadlineExceeded //nolint:errorlint // it wraps nothing
 	default:
@@ -151,6 +162,16 @@ func (l *Loop) Wait(ctx context.Context, err error) error {
 		}
 	}
 	return nil
+}
+
+// Stop ends the operation between two attempts, or before the first one, for code that has to wait for something else there:
+// for the end of ctx, with StopDeadline or StopCanceled, or else with reason. The result is the error to end with.
+func (l *Loop) Stop(ctx context.Context, reason StopReason) error {
+	l.settle(0)
+	if ctx.Err() != nil {
+		return l.exhausted(contextReason(ctx))
+	}
+	return l.exhausted(reason, nil)
 }
 
 // notRetryable returns the error of a loop whose last error is not to be retried.
