@@ -28,7 +28,7 @@ func main() {
 	flag.StringVar(&s.text, "o", "", "file to write the tables to, beside the standard output")
 	flag.StringVar(&s.plot, "plot", "", "file to draw the curves into, .svg")
 	flag.IntVar(&s.rounds, "rounds", 2, "how often each contender has its turn in a cell of the curves; in that of the table three times as often")
-	flag.DurationVar(&s.turn, "turn", time.Second, "how long a turn takes")
+	flag.DurationVar(&s.turn, "turn", 800*time.Millisecond, "how long a turn takes")
 	flag.StringVar(&s.only, "only", "", "run the scenarios whose names hold this text")
 	flag.BoolVar(&s.tableOnly, "table", false, "measure the table only, without the curves and the processes")
 	flag.BoolVar(&s.fsync, "fsync", false, "let the server sync to disk")
