@@ -203,7 +203,10 @@ func TestLostCommitsAndEvictionsAreCountedByWhatBecameOfThem(t *testing.T) {
 	require.NoError(t, db.PingContext(ctx))
 	require.EqualValues(t, 1, m.value(t, "retry.evictions", "retry.eviction.reason", "dead"))
 
-	nothing := func(context.Context, *sql.Tx) error { return nil }
+	nothing := func(ctx context.Context, tx *sql.Tx) error { // but what makes it a transaction
+		_, err := tx.ExecContext(ctx, "select 1")
+		return err
+	}
 	p.OnMessage(pgtest.Reply("commit"), pgtest.CutBefore(pgtest.Both, pgtest.FIN))
 	require.NoError(t, retrypg.WithTx(ctx, db, retrypg.TxOptions{}, nothing))
 	require.EqualValues(t, 1, m.value(t, "retry.commit_checks", "retry.commit_outcome", "committed"))

@@ -299,7 +299,10 @@ func TestACheckOfALostCommitIsAnOperationUnderItsTransaction(t *testing.T) {
 	require.NoError(t, db.PingContext(within(t)))
 	p.OnMessage(pgtest.Reply("commit"), pgtest.CutBefore(pgtest.Both, pgtest.FIN))
 	tree := r.trace(t, func(ctx context.Context) {
-		require.NoError(t, retrypg.WithTx(ctx, db, retrypg.TxOptions{Name: "transfer"}, func(context.Context, *sql.Tx) error { return nil }))
+		require.NoError(t, retrypg.WithTx(ctx, db, retrypg.TxOptions{Name: "transfer"}, func(ctx context.Context, tx *sql.Tx) error {
+			_, err := tx.ExecContext(ctx, "select 1") // without a statement there is no COMMIT
+			return err
+		}))
 	})
 	transaction := tree.at("retrypg.transaction")
 	check := transaction.at("retrypg.commit_check")

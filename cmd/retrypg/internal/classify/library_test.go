@@ -68,7 +68,11 @@ func TestTheLibraryDoesWhatIsSaidOfEveryCode(t *testing.T) {
 					require.NoError(t, db.Close())
 
 					db, runs = failsOnce(t, s, "commit"), 0
-					err = retrypg.WithTx(ctx, db, retrypg.TxOptions{}, func(context.Context, *sql.Tx) error { runs++; return nil })
+					err = retrypg.WithTx(ctx, db, retrypg.TxOptions{}, func(ctx context.Context, tx *sql.Tx) error {
+						runs++
+						_, err := tx.ExecContext(ctx, "select 2") // without a statement there is no COMMIT
+						return err
+					})
 					require.Equal(t, a.Commit.Does == Asks, errors.Is(err, retrypg.ErrCommitUnknown), "COMMIT: %v", err)
 					require.Equal(t, a.Commit.Does == Again, err == nil, "COMMIT: %v", err)
 					require.Equal(t, a.Commit.Does == Again, runs == 2, "COMMIT: %d runs", runs)
