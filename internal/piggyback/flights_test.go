@@ -39,6 +39,8 @@ var kinds = []struct {
 	{"several executions", executed(sqlRows, sqlEmpty, sqlRows), nil, "12DDDC12I12DDDCZ", []string{"T rows", "T ", "T rows"}, 'T'},
 	{"several executions, of which one fails", executed(sqlRows, sqlFail, sqlRows), nil, "12DDDC12EZ", []string{"T rows", "T fail"}, 'E'},
 	{"a statement that is closed before another one", messages(msgs(closed), executed(sqlRows)), nil, "312DDDCZ", []string{"T rows"}, 'T'},
+	{"a statement that is closed without a Sync", msgs(closed), [][]pgproto3.FrontendMessage{executed(sqlRows)}, "312DDDCZ", []string{"T rows"}, 'T'},
+	{"a statement that is only parsed", msgs(&pgproto3.Parse{Name: "s", Query: sqlRows}, &pgproto3.Sync{}), nil, "1Z", nil, 'T'},
 	{"COPY out", msgs(query(sqlCopyOut)), nil, "HdddcCZ", []string{"T copy out"}, 'T'},
 	{
 		"COPY in", msgs(query(sqlCopyIn)),
@@ -184,6 +186,7 @@ var irregular = []struct {
 	{"a Query behind a Sync", messages(executed(sqlRows), msgs(query(sqlRows))), 2, []string{"T rows", "T rows"}},
 	{"a Sync behind a Query", messages(msgs(query(sqlRows)), executed(sqlRows)), 2, []string{"T rows", "T rows"}},
 	{"a function that is called directly", msgs(&pgproto3.FunctionCall{}), 1, []string{"T function"}},
+	{"a Query behind messages", messages(statement(sqlRows), msgs(query(sqlRows))), 1, []string{"T rows", "T rows"}},
 	{"messages behind a Sync", messages(executed(sqlRows), statement(sqlRows), msgs(&pgproto3.Flush{})), 1, []string{"T rows", "T rows"}},
 }
 
@@ -299,4 +302,20 @@ func TestWhatWasNotSentCanBeForgotten(t *testing.T) {
 	u.await(1)
 	require.Equal(t, []string{"I rows"}, s.ran)
 	u.sawAll(s)
+
+	u.conn.Behind(questionMsgs)
+	u.conn.Begin(beginMsgs, false) // is for another transaction than the question was
+	u.send(executed(sqlRows)...)
+	u.await(1)
+	require.Equal(t, []string{"I rows", "I begin", "T rows"}, s.ran)
+
+	u.conn.Behind(questionMsgs)
+	u.send(executed(sqlRows)...)
+	u.await(1)
+	u.sawAll(s)
+	answer, _ := u.conn.Answer()
+	require.Equal(t, Answered, answer)
+	u.conn.Reset()
+	answer, _ = u.conn.Answer()
+	require.Equal(t, NoAnswer, answer)
 }

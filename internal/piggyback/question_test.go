@@ -56,6 +56,7 @@ func TestTheQuestionTravelsBehindAFlightThatExecutesSomething(t *testing.T) {
 				require.Equal(t, "T rows", s.ran[len(s.ran)-1], "it travels once")
 				require.ErrorIs(t, u.rest(), errNothing)
 				u.sawAll(s)
+				require.Nil(t, u.conn.buf, "the buffer is given back")
 				_, values = u.conn.Answer()
 				require.Equal(t, answered, values, "until the next question")
 			})
@@ -186,6 +187,23 @@ func TestAQueryThatEndsTheTransactionHasNoAnswer(t *testing.T) {
 	require.Equal(t, []string{"T commit", "I question"}, s.ran, "which is for a transaction of its own")
 	answer, _ := u.conn.Answer()
 	require.Equal(t, NoAnswer, answer)
+}
+
+func TestAConnectionThatEndsInPlaceOfTheQuestionOfAnEndedTransactionIsSeenToEnd(t *testing.T) {
+	for _, severity := range []string{"ERROR", "FATAL"} {
+		s, u := inTransaction(t)
+		s.asked, s.noAnswer = true, severity
+		u.conn.Behind(questionMsgs)
+		u.send(query(sqlCommit))
+		if severity == "FATAL" {
+			require.ErrorIs(t, u.rest(), io.EOF)
+			require.Equal(t, "CE", u.saw())
+		} else {
+			require.ErrorIs(t, u.rest(), errNothing)
+			require.Equal(t, "CZ", u.saw(), "the Query has not failed")
+		}
+		u.sawAll(s)
+	}
 }
 
 func TestTheRefusalOfTheQuestionIsSeen(t *testing.T) {

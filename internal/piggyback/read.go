@@ -299,7 +299,7 @@ func (c *Conn) oursOfBegin(typ byte) bool {
 	return false
 }
 
-// count counts the answers to the statements of a flight of the extended protocol.
+// count counts the answers to the statements of a flight of the extended protocol. An error is none: the server skips the rest.
 func (c *Conn) count(typ byte) {
 	f := &c.flight
 	switch typ {
@@ -307,8 +307,6 @@ func (c *Conn) count(typ byte) {
 		if f.executes--; f.executes == 0 {
 			f.part = partBehind
 		}
-	case msgError:
-		f.part = partRest // the server skips the rest
 	}
 }
 

@@ -139,6 +139,19 @@ func TestWhatIsNoFlightIsWrittenAsItIs(t *testing.T) {
 	}
 }
 
+func TestWhatIsNotWholeMessagesIsWrittenAsItIs(t *testing.T) {
+	for _, rest := range []string{"S", "S\x00\x00\x00\x05", "S\x00\x00\x00\x00", "S\xff\xff\xff\xff", "S\x7f\xff\xff\xff"} {
+		w := &recorder{}
+		c := New(nil, w)
+		c.Behind(questionMsgs)
+		p := append(encode(executed(sqlRows)...), rest...)
+		n, err := c.Write(p)
+		require.NoError(t, err)
+		require.Equal(t, len(p), n)
+		require.Equal(t, p, w.got)
+	}
+}
+
 func TestAStatementThatDropsPreparedStatementsIsNoticed(t *testing.T) {
 	for sql, forgets := range map[string]bool{
 		"discard all": true, "DISCARD ALL": true, " \n\tDeallocate x": true, "select 1": false, "disc": false, "": false,
