@@ -15,6 +15,7 @@ type txWishes struct {
 	name   string
 	check  CommitCheck // 0: that of the core
 	verify bool        // TxOptions.Verify will be asked where the server cannot tell
+	pinned bool        // the connection is one of pgx that the caller has
 	locks  []int64     // advisory locks to hold: see beginLocked
 }
 
@@ -27,7 +28,8 @@ type txFacts struct {
 	standby  bool           // it was begun on a hot standby, and stays read-only should that be promoted
 	late     bool           // it is asked before its COMMIT, not at its BEGIN
 	lazy     bool           // its BEGIN travels with its first statement, and the question with a later one or that
-	refused  bool           // the server refused the question, which aborted it
+	shared   bool           // the caller has its connection
+	refused  bool           // the server refused the question, which aborted it, and is not asked again
 	begun    outcome.Begun  // zero where nothing was read
 	token    *outcome.Token // of Ledger
 	mute     string         // why nothing can be asked; empty if something can

@@ -45,6 +45,7 @@ func carry(cfg *pgx.ConnConfig) {
 		}
 		p := piggyback.New(r, w)
 		wire.Attach(p)
+		wire.Guard(p.Past)
 		return build(p, p)
 	}
 }
@@ -59,9 +60,10 @@ func riderOf(wire *transport.Conn) *piggyback.Conn {
 }
 
 // lazy reports whether BEGIN may wait for the first statement. Behind a pooler, and with what is not PostgreSQL, it does not: what
-// those do with a refused BEGIN that a statement follows in the same flight is not for certain.
+// those do with a refused BEGIN that a statement follows in the same flight is not for certain. Nor on a connection that the caller has,
+// and may use past the transaction.
 func (c *core) lazy(l *link) bool {
-	return l.rider != nil && c.set.lazyBegin == lazyBeginOn && !l.pooled && (l.server.Known() || !l.identified)
+	return !l.tx.wishes.pinned && l.rider != nil && l.core != nil && c.set.lazyBegin == lazyBeginOn && !l.pooled && (l.server.Known() || !l.identified)
 }
 
 // beginWithFirst leaves BEGIN to the flight of the first statement. The id is asked for behind the first statement that takes a
@@ -95,18 +97,20 @@ func (l *link) status() byte {
 }
 
 // askWith lets the question for the transaction's id travel with a text, if it is to be asked and may.
-func (l *link) askWith(sql string, args bool) {
-	if !l.tx.late || !l.tx.lazy || l.tx.wishes.check == Ledger || l.tx.texts.switched {
+func (l *link) askWith(sql string) {
+	if !l.tx.late {
 		return
 	}
-	if answer, _ := l.rider.Answer(); answer != piggyback.NoAnswer {
-		return
+	l.collect()
+	if l.tx.late && !l.tx.refused && !l.tx.shared && l.tx.wishes.check != Ledger && !l.tx.texts.switched && takesSnapshot(sql) {
+		l.rider.Behind(l.xidQuestion())
 	}
-	var msgs []byte
-	if takesSnapshot(sql, args) {
-		msgs = l.xidQuestion()
-	}
-	l.rider.Behind(msgs)
+}
+
+// share notes that the caller has the connection: with what is sent over it nothing travels.
+func (l *link) share() {
+	l.tx.shared = true
+	l.collect()
 }
 
 // xidQuestion is the question for the transaction's id. On a connection that is kept it is prepared, with the flight that it travels with.
@@ -156,12 +160,14 @@ func (l *link) collect() {
 	l.rider.Behind(nil)
 }
 
-// refusedQuestion is told that a statement has failed because of the question that traveled with it: the caller's statement did not, but
-// the transaction is aborted. It is not asked again on this connection.
-func (l *link) refusedQuestion() {
-	l.outOfIDs, l.tx.refused = time.Now(), true
+// refusedQuestion is told that a statement has failed because of the question that traveled with it, and why: the caller's statement
+// did not, but the transaction is aborted.
+func (l *link) refusedQuestion(code string) {
 	if l.named != namedNot {
 		l.named, l.questionMsgs = namedOff, nil
+	}
+	if code == programLimitExceeded {
+		l.outOfIDs, l.tx.refused = time.Now(), true
 	}
 }
 
@@ -175,13 +181,14 @@ func (l *link) notBegun() error {
 
 var errNotBegun = errors.New("retrypg: the server has refused BEGIN, so there is no transaction: roll back")
 
-// unsent ends a transaction of which the server has heard nothing, and reports whether it was one.
-func (l *link) unsent() bool {
-	if !l.waits() {
-		return false
+// refused reports whether the server has refused the BEGIN of the transaction.
+func (l *link) refused() bool { return l.rider != nil && l.rider.Refused() }
+
+// leave lets nothing of a transaction that has ended travel with what follows it.
+func (l *link) leave() {
+	if l.rider != nil {
+		l.rider.Reset()
 	}
-	l.rider.Reset()
-	return true
 }
 
 // beginNow sends a BEGIN that waits, as its own flight: for what does not send its statements through the transaction.
@@ -189,15 +196,15 @@ func (l *link) beginNow(ctx context.Context) error {
 	if !l.waits() || l.pg.IsClosed() {
 		return nil
 	}
+	l.collect()
 	ctx, cancel := l.core.bounded(ctx)
 	defer release(cancel)
 	_, err := l.pg.Exec(ctx, "").ReadAll()
 	return timedOut(ctx, err)
 }
 
-// takesSnapshot reports whether a text is one statement that takes a snapshot of the data; args says that it has arguments, and so is
-// one statement.
-func takesSnapshot(sql string, args bool) bool {
+// takesSnapshot reports whether a text is one statement that takes a snapshot of the data.
+func takesSnapshot(sql string) bool {
 	t := sqlText{s: sql}
-	return t.skipBlank() && t.plans() && (args || !several(sql))
+	return t.skipBlank() && t.plans() && !several(sql)
 }

@@ -342,3 +342,40 @@ func TestAQuestionThatIsRefusedRunsTheTransactionAgainWithout(t *testing.T) {
 		})
 	}
 }
+
+// TestAServerIsAskedForItsRoleAfterARefusedBegin: that is not the status of the connection any more.
+func TestAServerIsAskedForItsRoleAfterARefusedBegin(t *testing.T) {
+	for _, lazy := range []bool{false, true} {
+		for _, refuses := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				s := script.New(script.Serve(script.Script{
+					Parameters: map[string]string{"in_hot_standby": ""},
+					Run: func(_ *script.Session, sql string) script.Result {
+						switch {
+						case refuses && strings.HasPrefix(sql, "begin"):
+							return script.Result{Err: serverError("53200", "out of memory")}
+						case strings.Contains(sql, "pg_is_in_recovery"):
+							return script.Text("f")
+						case strings.HasPrefix(sql, "insert"):
+							return script.Result{Err: serverError("25006", "cannot execute INSERT in a read-only transaction")}
+						}
+						return script.Result{}
+					},
+				}))
+				pool := scriptedPool(t, s, WithLazyBegin(lazy))
+				tx, err := pool.BeginTx(t.Context(), pgx.TxOptions{})
+				if err == nil {
+					_, _ = tx.Exec(t.Context(), "select 1")
+					_ = tx.Rollback(t.Context())
+				}
+				_, err = pool.Exec(t.Context(), "insert into t values (1)")
+				require.Error(t, err)
+				asked := false
+				for _, sql := range s.Queries() {
+					asked = asked || strings.Contains(sql, "pg_is_in_recovery")
+				}
+				require.True(t, asked, "lazy %v, refuses %v: %v", lazy, refuses, s.Queries())
+			})
+		}
+	}
+}

@@ -107,14 +107,15 @@ func commitRefused(conn *pgx.Conn, err error) bool {
 // other work. With strict a transaction that a text of the user's has begun, after it ended the one that is to be committed, is
 // rolled back, as if none were open.
 func settle(ctx context.Context, c *core, conn *pgx.Conn, l *link, query string, strict bool) (verdict, error) {
+	defer l.leave()
 	l.collect()
-	if query == plainCommit && l.unsent() { // there is nothing that could be lost
+	if l.waits() && query == plainCommit { // the server has heard nothing, so there is nothing that could be lost
 		if err := ctx.Err(); err != nil {
 			return verdictNotApplied, &notAppliedError{err: err}
 		}
 		return verdictCommitted, nil
 	}
-	if l.rider != nil && l.rider.Refused() {
+	if l.refused() {
 		return verdictNotApplied, pgx.ErrTxCommitRollback
 	}
 	v, err := unsendable(ctx, conn, l)
@@ -161,14 +162,14 @@ func unsettle(ctx context.Context, conn *pgx.Conn, l *link, strict bool) (verdic
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
 	defer cancel()
 	l.collect()
-	if l.unsent() || l.rider != nil && l.rider.Refused() && !conn.IsClosed() {
-		return verdictNone, nil // the server has no transaction to roll back
+	v, err := verdictNone, error(nil)
+	if !l.waits() && (!l.refused() || conn.IsClosed()) { // else the server has no transaction
+		if l.status() == 'I' || l.lostEnd() || strict && l.endedByText(ctx) {
+			v = verdictEnded
+		}
+		err = rollback(ctx, conn)
 	}
-	v := verdictNone
-	if l.status() == 'I' || l.lostEnd() || strict && l.endedByText(ctx) {
-		v = verdictEnded
-	}
-	err := rollback(ctx, conn)
+	l.leave()
 	if l.suspect != nil {
 		l.demoted(ctx) // before the connection is given back: whether another server would do
 	}

@@ -81,14 +81,21 @@ func (c *Conn) moveTx(ctx context.Context) error {
 }
 
 // Conn returns the connection of pgx below c. Where a transaction is open whose BEGIN waits for its first statement, it is sent
-// first, which blocks until the server has answered: what is done with the connection is to find a transaction.
+// first, which blocks until the server has answered: what is done with the connection is to find a transaction. Where that fails the
+// connection is closed.
 func (c *Conn) Conn() *pgx.Conn {
 	if l := c.session.link; l.waits() {
 		ctx, cancel := l.core.answersWithin(c.session.tx.ctx)
 		defer release(cancel)
-		_, _ = runFirst(ctx, c, func() bool { return true }, func(ctx context.Context) (struct{}, error) {
-			return struct{}{}, c.session.link.beginNow(ctx) // its error comes again with whatever is sent
+		_, err := runFirst(ctx, c, func() bool { return true }, func(ctx context.Context) (struct{}, error) {
+			return struct{}{}, c.session.link.beginNow(ctx)
 		})
+		if err != nil {
+			closeNow(c.session.pgx) // what is sent over it must not run outside of the transaction
+		}
+	}
+	if c.session.tx != nil {
+		c.session.link.share()
 	}
 	return c.session.pgx
 }

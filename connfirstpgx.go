@@ -56,14 +56,20 @@ func (t *connTx) beginNow(ctx context.Context) error {
 	return t.first(ctx, always, func() error { return t.link.beginNow(ctx) })
 }
 
-// beginAny is beginNow for those that have no context and return no error: it comes again with whatever is sent.
+// beginAny is beginNow for those that have no context and return no error, and give the connection to the caller: where it fails, the
+// connection is closed, as what is sent over it must not run outside of the transaction.
 func (t *connTx) beginAny() {
-	if t.closed || !t.link.waits() {
+	if t.closed {
 		return
 	}
-	ctx, cancel := t.link.core.answersWithin(context.Background())
-	defer release(cancel)
-	_ = t.beginNow(ctx)
+	if t.link.waits() {
+		ctx, cancel := t.link.core.answersWithin(context.Background())
+		defer release(cancel)
+		if t.beginNow(ctx) != nil {
+			closeNow(t.conn)
+		}
+	}
+	t.link.share()
 }
 
 // firstRow is the row of a query that was sent already.

@@ -146,7 +146,9 @@ func (t *connTx) prepare(ctx context.Context, name, sql string) (*pgconn.Stateme
 	if mayEndTransaction(sql) {
 		t.link.tx.texts.switched = true
 	}
-	return t.conn.Prepare(ctx, name, sql)
+	d, err := t.conn.Prepare(ctx, name, sql)
+	t.link.collect() // what was to travel with it is for statements that are executed
+	return d, err
 }
 
 // CopyFrom implements pgx.Tx.

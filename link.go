@@ -100,7 +100,7 @@ func (l *link) note(err *pgconn.PgError) {
 		l.txErr = err
 		if l.tx.lazy {
 			if answer, _ := l.rider.Answer(); answer == piggyback.Failed {
-				l.refusedQuestion()
+				l.refusedQuestion(err.Code)
 			}
 		}
 	}

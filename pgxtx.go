@@ -107,6 +107,7 @@ func (t *pgxTx) beginPinned(ctx context.Context, conn *pgx.Conn, o pgx.TxOptions
 	if conn.IsClosed() {
 		return policy.Permanent(pgconn.ErrConnClosed)
 	}
+	t.wishes.pinned = true
 	err := t.beginConn(ctx, conn, o)
 	if err != nil && conn.IsClosed() {
 		return policy.Permanent(err)

@@ -135,6 +135,7 @@ func (s *session) PrepareContext(ctx context.Context, query string) (driver.Stmt
 	}
 	s.prepared = true
 	stmt, err := s.stdConn.PrepareContext(ctx, query)
+	s.link.collect() // what was to travel with it is for statements that are executed
 	if err != nil {
 		return nil, s.failed(ctx, err, fresh, !s.pgx.IsClosed())
 	}

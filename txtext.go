@@ -42,7 +42,7 @@ func (l *link) sending(ctx context.Context, conn *pgx.Conn, sql string, args boo
 		if l.rider.Refused() {
 			return l.notBegun()
 		}
-		l.askWith(sql, args)
+		l.askWith(sql)
 	}
 	if f.early {
 		if err := l.sendingFirst(ctx, conn, sql, args); err != nil {

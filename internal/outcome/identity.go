@@ -78,7 +78,6 @@ const (
 		" (extract(epoch from pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint, pg_catalog.pg_last_wal_replay_lsn(), "
 	// PostgreSQL discards its statistics after a crash since 15. Before, this asks a process of its own, which is slow.
 	statsColumn   = "(extract(epoch from pg_catalog.pg_stat_get_bgwriter_stat_reset_time()) * 1000000)::bigint"
-	systemColumns = ", (select system_identifier from pg_catalog.pg_control_system()), pg_catalog.current_setting('transaction_read_only')"
 	epochWidth    = 6
 	identityWidth = epochWidth + 2
 )
@@ -91,8 +90,12 @@ func (v Version) epoch() string {
 	return epochColumns + "null"
 }
 
-// identity is the list of the columns that scan reads.
-func (v Version) identity() string { return v.epoch() + systemColumns }
+// identity is the list of the columns that scan reads. Who may not ask for ids, which any role may by default, is not told of the
+// system.
+func (v Version) identity() string {
+	return v.epoch() + ", (select system_identifier from pg_catalog.pg_control_system() where pg_catalog.has_function_privilege('" + v.xid() +
+		"', 'execute')), pg_catalog.current_setting('transaction_read_only')"
+}
 
 // xid is the expression for the id of the current transaction, which it assigns.
 func (v Version) xid() string {
@@ -154,7 +157,7 @@ func rows(results *pgconn.MultiResultReader, each func(values [][]byte) error) e
 
 // scan reads a row of Version.identity.
 func (id *Identity) scan(values [][]byte) error {
-	if len(values) != identityWidth || len(values[epochWidth]) == 0 {
+	if len(values) != identityWidth {
 		return errAnswer
 	}
 	if err := id.scanEpoch(values[:epochWidth]); err != nil {

@@ -2,6 +2,7 @@ package piggyback
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"sync/atomic"
 )
@@ -28,6 +29,8 @@ type Conn struct {
 	answer Answer        // to what travelled behind
 	row    []byte        // its row
 	values [][]byte      // of it
+
+	apart atomic.Bool // what is written is to go without a BEGIN that waits
 
 	scratch  []byte // what was written last
 	watching bool   // for what Forgotten reports
@@ -75,6 +78,17 @@ func (c *Conn) Reset() {
 	c.begin, c.behind, c.answer = nil, nil, NoAnswer
 	c.phase.Store(phaseNone)
 }
+
+// Past returns why something must not be written to the connection but by Write: BEGIN waits, and what is written past it would run
+// outside of its transaction. pgx writes batches past its Frontend.
+func (c *Conn) Past() error {
+	if c.phase.Load() == phaseWaits && !c.apart.Load() {
+		return errPast
+	}
+	return nil
+}
+
+var errPast = errors.New("retrypg: BEGIN waits for the first statement of its transaction, and what was to be sent would have run outside of that: send it through the transaction, or over the connection that its method Conn returns")
 
 // Waits reports whether BEGIN waits for a flight.
 func (c *Conn) Waits() bool { return c.begin != nil }

@@ -45,8 +45,12 @@ func (c *Conn) Write(p []byte) (int, error) {
 		return c.w.Write(p)
 	}
 	switch p[0] {
-	case msgTerminate, msgCopyData, msgCopyDone, msgCopyFail:
-		// Nothing travels with these, and no field is looked at: pgx writes them on other goroutines, also after its own has given up.
+	case msgTerminate:
+		c.apart.Store(true) // for good
+		return c.w.Write(p)
+	case msgCopyData, msgCopyDone, msgCopyFail:
+		// Nothing travels with these, nor with the one before, and no other field is looked at: pgx writes them on other goroutines, also
+		// after its own has given up.
 		return c.w.Write(p)
 	}
 	if c.watching && forgets(p) {
@@ -71,6 +75,8 @@ func (c *Conn) writeWith(p []byte) (int, error) {
 		case f.idle:
 			// No transaction is needed for it; and pgx's Deallocate does not expect an error: it reads no further than that.
 			c.noteUntracked(&f)
+			c.apart.Store(true)
+			defer c.apart.Store(false)
 			return c.w.Write(p)
 		case busy:
 			return 0, errUnread

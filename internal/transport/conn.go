@@ -26,7 +26,8 @@ type Conn struct {
 	written atomic.Uint64
 	asked   atomic.Uint64 // what was read when the last Write began
 
-	attached any // see Attach
+	attached any          // see Attach
+	guard    func() error // nil: none; see Guard
 
 	severed atomic.Pointer[error] // why Sever ended it
 	onClose func()                // nil: nothing
@@ -106,6 +107,11 @@ func (c *Conn) Read(p []byte) (int, error) {
 
 // Write writes to the connection, counts the bytes that were taken and keeps the first error for WriteErr.
 func (c *Conn) Write(p []byte) (int, error) {
+	if c.guard != nil {
+		if err := c.guard(); err != nil {
+			return 0, err
+		}
+	}
 	c.asked.Store(c.read.Load())
 	n, err := c.nc.Write(p)
 	if n > 0 {
@@ -141,6 +147,9 @@ func (c *Conn) Attach(v any) { c.attached = v }
 
 // Attached returns what Attach was called with last, or nil.
 func (c *Conn) Attached() any { return c.attached }
+
+// Guard makes each Write ask f first, whose error keeps it from writing anything. It must be called before others use the connection.
+func (c *Conn) Guard(f func() error) { c.guard = f }
 
 // Dialled is the address that was dialled.
 func (c *Conn) Dialled() string { return c.addr }
