@@ -24,9 +24,9 @@ func lazily(t *testing.T, run func(*script.Session, string) script.Result, opts 
 	return scriptedFor(t, knowing(0, run), append([]Option{WithCommitCheck(XID), WithLazyBegin(true)}, opts...)...)
 }
 
-func lazyPool(t *testing.T, run func(*script.Session, string) script.Result, opts ...Option) (*Pool, *script.Server) {
+func lazyPool(t *testing.T, run func(*script.Session, string) script.Result) (*Pool, *script.Server) {
 	s := script.New(script.Accept(knowing(0, run)))
-	return scriptedPool(t, s, append([]Option{WithCommitCheck(XID), WithLazyBegin(true)}, opts...)...), s
+	return scriptedPool(t, s, WithCommitCheck(XID), WithLazyBegin(true)), s
 }
 
 func TestATransactionWithoutAStatementSendsNothing(t *testing.T) {
@@ -152,6 +152,7 @@ func TestAFirstStatementThatMeetsADeadConnectionTakesAnother(t *testing.T) {
 				require.NoError(t, err)
 				stmt, err := tx.PrepareContext(t.Context(), "insert into t values (1)")
 				require.NoError(t, err)
+				defer stmt.Close()
 				_, err = stmt.ExecContext(t.Context())
 				if at == "insert" { // not the first flight any more
 					require.Error(t, err)
