@@ -22,7 +22,7 @@ func (s *scene) asked() (db *sql.DB, messages func() string) {
 	var mu sync.Mutex
 	var seen strings.Builder
 	s.proxy.OnMessages(1_000_000, func(m pgtest.Message) bool {
-		if m.Dir == pgtest.FromClient && strings.Contains("PEQ", string(m.Type)) && strings.Contains(m.SQL, "pg_current_xact_id()") {
+		if m.Dir == pgtest.FromClient && strings.Contains("PEQ", string(m.Type)) && strings.Contains(m.SQL, "pg_current_xact_id() as x") {
 			mu.Lock()
 			seen.WriteByte(m.Type)
 			mu.Unlock()

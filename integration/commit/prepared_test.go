@@ -21,7 +21,7 @@ func (s *scene) kept(params ...string) (db *sql.DB, messages func() []string) {
 	var mu sync.Mutex
 	var seen []string
 	s.proxy.OnMessages(1_000_000, func(m pgtest.Message) bool {
-		if m.Dir == pgtest.FromClient && (m.Type == 'Q' || m.Type == 'E') && strings.Contains(m.SQL, "pg_current_xact_id()") {
+		if m.Dir == pgtest.FromClient && (m.Type == 'Q' || m.Type == 'E') && strings.Contains(m.SQL, "pg_current_xact_id() as x") {
 			mu.Lock()
 			seen = append(seen, string(m.Type))
 			mu.Unlock()
