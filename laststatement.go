@@ -18,6 +18,7 @@ type lastFacts struct {
 	travels bool // it is being answered
 	sent    bool // it was sent, and may have taken effect or has ended the transaction: no other is sent
 	failed  bool // the caller got an error of the statement
+	gaveUp  bool // whose context had ended
 	verdict verdict
 	err     error // as of a COMMIT; nil if and only if the verdict is verdictCommitted
 }
@@ -73,6 +74,8 @@ func (l *link) settleLast(ctx, outer context.Context, c *core, conn *pgx.Conn, m
 	}
 	last := &l.tx.last
 	last.sent, last.failed, last.verdict, last.err = true, true, v, verr
+	var tooLong *statementTimeoutError
+	last.gaveUp = ctx.Err() != nil && !errors.As(context.Cause(ctx), &tooLong)
 	switch v {
 	case verdictCommitted:
 		if n := l.answer.unreplicated; n != nil {
@@ -162,10 +165,13 @@ func (c *core) commitLast(ctx context.Context, db any, opts TxOptions, tx transa
 		return policy.Permanent(endedError(nil))
 	case v == verdictCommitted:
 		return policy.Permanent(&committedError{err: err})
-	case v != verdictNotApplied || err == nil || errors.Is(err, ErrTxEnded):
-		err = verr
+	case v != verdictNotApplied || err == nil || errors.Is(err, ErrTxEnded) || errors.Is(err, ErrCommitUnknown):
+		err = verr // what the closure was told has been found out since
 	}
-	if tx.state().final && SQLState(err) == readOnlyTransaction {
+	switch {
+	case tx.state().final && SQLState(err) == readOnlyTransaction:
+		return policy.Permanent(err)
+	case st.gaveUp && ctx.Err() == nil: // a context of the closure's own
 		return policy.Permanent(err)
 	}
 	return err

@@ -34,7 +34,7 @@ func (e *ending) state() txState {
 	return txState{
 		ended: true, rolledBack: e.verdict == verdictNone || e.verdict == verdictNotApplied,
 		lost: e.lost, final: e.final, refused: e.refused, aborted: e.aborted,
-		last: e.last.sent, failed: e.last.failed,
+		last: e.last.sent, failed: e.last.failed, gaveUp: e.last.gaveUp,
 	}
 }
 
@@ -57,7 +57,8 @@ func stateOf(conn *pgx.Conn, l *link) txState {
 		return st
 	}
 	st.refused = l.tx.refused
-	if st.last, st.failed = l.tx.last.sent, l.tx.last.failed; st.last {
+	if last := &l.tx.last; last.sent {
+		st.last, st.failed, st.gaveUp = true, last.failed, last.gaveUp
 		st.ended, st.sound = false, false
 	}
 	if l.txErr != nil {

@@ -86,6 +86,7 @@ type txState struct {
 	aborted    error // what aborted the transaction
 	last       bool  // COMMIT went with its last statement
 	failed     bool  // whose caller got an error
+	gaveUp     bool  // and had ended its context
 }
 
 // begin starts an attempt: a fresh transaction on a connection of its own.
