@@ -31,7 +31,7 @@ type TxBeginner interface {
 // The error of a transaction that was tried once and cannot be tried again is that of fn or of COMMIT itself; that of
 // several attempts is an *ExhaustedError. All of them say that the transaction was not applied, but two: one that matches
 // ErrCommitUnknown says that COMMIT was sent and its answer lost, and one that matches ErrTxEnded that fn ended the
-// transaction itself.
+// transaction itself. With LastStatement fn lets COMMIT go with its last statement.
 //
 // Called with the context that fn was given, and the same db, WithTx runs its closure in the open transaction, as a
 // savepoint: its error rolls back to the savepoint, but a conflict ends the whole transaction, which the outermost
