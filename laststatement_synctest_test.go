@@ -645,6 +645,20 @@ func TestAClosureThatEndsItsTransactionBehindItsLastStatementIsToldSo(t *testing
 	})
 }
 
+// TestAPanicWithinAStatementThatFailsIsNotTakenForALostAnswer.
+func TestAPanicWithinAStatementThatFailsIsNotTakenForALostAnswer(t *testing.T) {
+	inLastWays(t, func(t *testing.T, way lastWay, args ...any) {
+		tracer := WithConnConfig(func(cfg *pgx.ConnConfig) error { cfg.Tracer = tracePanics{}; return nil })
+		s, err := way(t, failing(lastInsert, 1, serverError("23505", "duplicate key")), TxOptions{}, func(ctx context.Context, exec execution) error {
+			require.NoError(t, exec(ctx, firstInsert))
+			require.PanicsWithValue(t, "tracer", func() { _ = exec(LastStatement(ctx), with(lastInsert, args), args...) })
+			return nil
+		}, tracer)
+		require.Equal(t, "23505", SQLState(err))
+		require.Len(t, s.Attempts(), 1, "the connection is as good as before")
+	})
+}
+
 func TestAPreparedLastStatementCarriesCommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db, s := lazily(t, nil)
@@ -709,4 +723,102 @@ func TestTwoStatementsAreTwoFlightsAndOneThatReadsIsASingleOne(t *testing.T) {
 			require.True(t, slices.Contains(s.Queries(), "commit"))
 		})
 	}
+}
+
+// TestAMarkedStatementThatWasNotSentLeavesTheTransactionAsItWas, and the next one does not carry COMMIT.
+func TestAMarkedStatementThatWasNotSentLeavesTheTransactionAsItWas(t *testing.T) {
+	for name, way := range lastWays {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, err := way(t, nil, TxOptions{}, func(ctx context.Context, exec execution) error {
+					require.NoError(t, exec(ctx, firstInsert))
+					require.Error(t, exec(LastStatement(ctx), "insert into u values ($1)", 1, 2), "one argument too many")
+					require.NoError(t, exec(ctx, "delete from t where v = $1", 1))
+					return exec(ctx, "delete from u")
+				})
+				require.NoError(t, err)
+				require.Equal(t, []string{"delete from t where v = $1", "delete from u", "commit"}, texts(s)[3:])
+			})
+		})
+	}
+}
+
+func TestABeginThatIsRefusedWithItsOnlyStatementIsThatError(t *testing.T) {
+	inLastWays(t, func(t *testing.T, way lastWay, args ...any) {
+		var checks int
+		s, err := way(t, failing("begin", 1, serverError("0A000", "no")), TxOptions{ReadOnly: true}, func(ctx context.Context, exec execution) error {
+			return exec(LastStatement(ctx), with("select 1", args), args...)
+		}, WithHooks(Hooks{CommitChecked: func(context.Context, CommitCheckInfo) { checks++ }}))
+		require.Equal(t, "0A000", SQLState(err))
+		require.Equal(t, []int{0, 0, 0}, []int{ran(s, "select 1"), ran(s, "commit"), checks})
+		require.Len(t, s.Attempts(), 1)
+	})
+}
+
+func TestInATransactionThatIsAbortedOrOverTheMarkHasNoEffect(t *testing.T) {
+	inLastWays(t, func(t *testing.T, way lastWay, args ...any) {
+		s, err := way(t, failing("bad", 1, serverError("42601", "syntax error")), TxOptions{}, func(ctx context.Context, exec execution) error {
+			require.NoError(t, exec(ctx, firstInsert))
+			require.NoError(t, exec(ctx, "savepoint s"))
+			require.Error(t, exec(ctx, "bad"))
+			require.Equal(t, "25P02", SQLState(exec(LastStatement(ctx), with(lastInsert, args), args...)))
+			return exec(ctx, "rollback to savepoint s")
+		})
+		_ = err // a script knows no savepoints
+		require.Equal(t, 1, ran(s, "rollback to savepoint s"))
+		s, err = way(t, nil, TxOptions{}, func(ctx context.Context, exec execution) error {
+			require.NoError(t, exec(ctx, firstInsert))
+			require.NoError(t, exec(ctx, "rollback"))
+			return exec(LastStatement(ctx), with(lastInsert, args), args...)
+		})
+		require.ErrorIs(t, err, ErrTxEnded)
+		require.Zero(t, ran(s, "commit"))
+	})
+}
+
+// TestARefusedCommitIsNotTakenForARefusedQuestion: after that one the id would not be asked for any more.
+func TestARefusedCommitIsNotTakenForARefusedQuestion(t *testing.T) {
+	inLastWays(t, func(t *testing.T, way lastWay, args ...any) {
+		s, err := way(t, failing("commit", 1, conflictError()), TxOptions{}, twoInserts(args))
+		require.NoError(t, err)
+		require.Equal(t, 2, ran(s, "select pg_catalog.pg_current"))
+	})
+}
+
+// TestATextWithArgumentsMayBeSeveralStatements by the simple protocol.
+func TestATextWithArgumentsMayBeSeveralStatements(t *testing.T) {
+	for name, way := range lastWays {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				simple := WithConnConfig(func(cfg *pgx.ConnConfig) error {
+					cfg.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol
+					return nil
+				})
+				s, err := way(t, nil, TxOptions{}, func(ctx context.Context, exec execution) error {
+					require.NoError(t, exec(ctx, firstInsert))
+					require.NoError(t, exec(LastStatement(ctx), "insert into u values ($1); select 1", 1))
+					return exec(ctx, "delete from t")
+				}, simple)
+				require.NoError(t, err)
+				require.Equal(t, []string{"delete from t", "commit"}, texts(s)[len(texts(s))-2:])
+			})
+		})
+	}
+}
+
+func TestLargeObjectsThatAreAskedForBehindTheLastStatementDoNotWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pool, s := lazyPool(t, nil)
+		require.NoError(t, WithPgxTx(t.Context(), pool, TxOptions{}, func(ctx context.Context, tx pgx.Tx) error {
+			for _, ctx := range []context.Context{ctx, LastStatement(ctx)} {
+				_, err := tx.Exec(ctx, lastInsert)
+				require.NoError(t, err)
+			}
+			before := s.Queries()
+			los := tx.LargeObjects()
+			require.Error(t, los.Unlink(ctx, 1))
+			require.Equal(t, before, s.Queries())
+			return nil
+		}))
+	})
 }
