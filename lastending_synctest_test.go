@@ -48,7 +48,7 @@ func TestNothingIsSentInATransactionBehindItsLastStatement(t *testing.T) {
 			before := s.Queries()
 			for name, f := range map[string]func() error{
 				"Exec":     func() error { _, err := tx.Exec(ctx, "delete from t"); return err },
-				"Query":    func() error { _, err := tx.Query(ctx, "delete from t"); return err }, //nolint:rowserrcheck,sqlclosecheck // there are no rows
+				"Query":    func() error { _, err := tx.Query(ctx, "delete from t"); return err }, //nolint:sqlclosecheck // there are no rows
 				"QueryRow": func() error { return tx.QueryRow(ctx, "delete from t").Scan() },
 				"Prepare":  func() error { _, err := tx.Prepare(ctx, "d", "delete from t"); return err },
 				"Begin":    func() error { _, err := tx.Begin(ctx); return err },

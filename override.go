@@ -30,13 +30,13 @@ func Idempotent(ctx context.Context) context.Context {
 
 // LastStatement returns a context with which the closure of WithTx, WithPgxTx or one of their variants executes the last statement of its
 // transaction: COMMIT goes with it, in the same flight, so that it costs no round trip of its own. A transaction of two statements takes two
-// round trips then, one with the ReadOnly option a single one.
+// round trips then, and a READ ONLY one of a single statement one.
 //
 // It is for ExecContext of a *sql.Tx or of a statement that was prepared, and Exec of a pgx.Tx. It is an optimisation only: where COMMIT cannot go with
 // the statement, and what became of it be known as surely as else, it has no effect, and COMMIT is sent afterwards. That is so
 //
-//   - with the only statement of a transaction, unless that is READ ONLY or runs with NoCheck: the transaction's id, by which the server is
-//     asked about a lost answer, must have come with the one before;
+//   - with the first SELECT, INSERT or the like of a transaction, unless that is READ ONLY or runs with NoCheck: the transaction's id, by which the
+//     server is asked about a lost answer, must have come with an earlier one;
 //   - with a text that is not one plain SELECT, INSERT, UPDATE, DELETE, MERGE, WITH, VALUES or TABLE;
 //   - in a nested WithTx and in a savepoint, in a transaction that is aborted, or that a text may have ended;
 //   - with Ledger, with retry_lazy_begin=off, behind a pooler, and with connections that retrypg has not dialled.
@@ -52,7 +52,8 @@ func Idempotent(ctx context.Context) context.Context {
 //     committed: what the statement returned is not known. WithTx then returns nil, whatever error the closure returns. WithTxResult and WithPgxTxResult have no
 //     result then, and return an error that matches ErrTxEnded.
 //   - Like COMMIT, the statement is not cancelled on the server when its context ends: the connection is given up, and the server asked what became of the
-//     transaction. So it is not for a statement that may take long.
+//     transaction. So it is not for a statement that may take long. With NoCheck, which asks nothing, a connection that is lost in the statement leaves
+//     the outcome unknown, where without the mark the transaction would be run again.
 //   - An error of the statement may be that of COMMIT: of a deferred constraint, or a serialization failure. A statement without arguments that fails has ended the
 //     transaction, which then cannot go on from a savepoint.
 //   - A pgx.QueryTracer must not execute statements of its own on the connection before the one that it is told of.

@@ -299,7 +299,7 @@ func TestAContextOrABackendThatEndsAtAnyMomentDoesNotHideWhatBecameOfALastStatem
 						for i := range times {
 							id, mayEnd := fmt.Sprint("item ", i), make(chan struct{}, 100)
 							ctx, cancel := context.WithCancel(t.Context())
-							after := time.Duration(rand.Int64N(int64(2 * time.Millisecond))) //nolint:gosec // moments, not secrets
+							after := time.Duration(rand.Int64N(int64(2 * time.Millisecond)))
 							var wg sync.WaitGroup
 							wg.Go(func() {
 								<-mayEnd
