@@ -99,6 +99,7 @@ func TestAMarkedStatementThatCannotCarryCommitIsOneLikeOthers(t *testing.T) {
 		options []Option
 		sql     string
 		first   string
+		second  string
 	}{
 		"the only one, before the id is known": {sql: lastInsert},
 		"several statements":                   {first: firstInsert, sql: "insert into u values (2); select 1"},
@@ -106,7 +107,7 @@ func TestAMarkedStatementThatCannotCarryCommitIsOneLikeOthers(t *testing.T) {
 		"DDL":                                  {first: firstInsert, sql: "create table v ()"},
 		"COPY":                                 {first: firstInsert, sql: "copy t to '/tmp/t'"},
 		"SET":                                  {first: firstInsert, sql: "set local work_mem = '1MB'"},
-		"behind a text that may have switched": {first: "select 1; commit and chain", sql: lastInsert},
+		"behind a text that may have switched": {first: firstInsert, second: "rollback; begin", sql: lastInsert},
 		"BEGIN that does not wait":             {first: firstInsert, sql: lastInsert, options: []Option{WithLazyBegin(false)}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -116,6 +117,9 @@ func TestAMarkedStatementThatCannotCarryCommitIsOneLikeOthers(t *testing.T) {
 						s, _ := way(t, nil, k.opts, func(ctx context.Context, exec execution) error {
 							if k.first != "" {
 								require.NoError(t, exec(ctx, k.first))
+							}
+							if k.second != "" {
+								require.NoError(t, exec(ctx, k.second))
 							}
 							require.NoError(t, exec(LastStatement(ctx), k.sql))
 							return exec(ctx, "select 'more'")
@@ -305,6 +309,20 @@ func TestABeginThatIsRefusedWithItsOnlyStatementIsThatError(t *testing.T) {
 		require.Equal(t, "0A000", SQLState(err))
 		require.Equal(t, []int{0, 0, 0}, []int{ran(s, "select 1"), ran(s, "commit"), checks})
 		require.Len(t, s.Attempts(), 1)
+	})
+}
+
+// TestAConnectionThatIsEndedAtBeginIsExchangedBeneathTheOnlyStatement: nothing behind BEGIN has run.
+func TestAConnectionThatIsEndedAtBeginIsExchangedBeneathTheOnlyStatement(t *testing.T) {
+	inLastWays(t, func(t *testing.T, way lastWay, args ...any) {
+		fatal, runs := serverError("57P01", "terminating connection"), 0
+		fatal.Severity, fatal.SeverityUnlocalized = "FATAL", "FATAL"
+		s, err := way(t, failing("begin", 1, fatal), TxOptions{ReadOnly: true}, func(ctx context.Context, exec execution) error {
+			runs++
+			return exec(LastStatement(ctx), with("select 1", args), args...)
+		})
+		require.NoError(t, err)
+		require.Equal(t, []int{1, 1, 1, 2}, []int{runs, ran(s, "select 1"), ran(s, "commit"), len(s.Attempts())})
 	})
 }
 
