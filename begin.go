@@ -34,6 +34,7 @@ type txFacts struct {
 	token    *outcome.Token // of Ledger
 	mute     string         // why nothing can be asked; empty if something can
 	texts    textFacts
+	last     lastFacts
 }
 
 const (

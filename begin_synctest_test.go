@@ -29,7 +29,7 @@ func knowing(shift int, other func(s *script.Session, sql string) script.Result)
 	return func(s *script.Session, sql string) script.Result {
 		pid := strconv.Itoa(s.Number() + shift)
 		if other != nil {
-			if r := other(s, sql); r.Err != nil || r.Close || r.Hang || r.Columns != nil {
+			if r := other(s, sql); r.Err != nil || r.Close || r.Hang || r.Notice != nil || r.Columns != nil {
 				return r
 			}
 		}

@@ -24,9 +24,9 @@ func lazily(t *testing.T, run func(*script.Session, string) script.Result, opts 
 	return scriptedFor(t, knowing(0, run), append([]Option{WithCommitCheck(XID), WithLazyBegin(true)}, opts...)...)
 }
 
-func lazyPool(t *testing.T, run func(*script.Session, string) script.Result) (*Pool, *script.Server) {
+func lazyPool(t *testing.T, run func(*script.Session, string) script.Result, opts ...Option) (*Pool, *script.Server) {
 	s := script.New(script.Accept(knowing(0, run)))
-	return scriptedPool(t, s, WithCommitCheck(XID), WithLazyBegin(true)), s
+	return scriptedPool(t, s, append([]Option{WithCommitCheck(XID), WithLazyBegin(true)}, opts...)...), s
 }
 
 func TestATransactionWithoutAStatementSendsNothing(t *testing.T) {

@@ -46,7 +46,7 @@ func unsendable(ctx context.Context, conn *pgx.Conn, l *link) (verdict, error) {
 // transaction committed; with verdictUnknown it is what came in place of an answer.
 func commit(ctx context.Context, conn *pgx.Conn, l *link, query string) (verdict, error) {
 	mark, aborted := l.mark(), l.status() == 'E'
-	tag, err := l.sendCommit(ctx, conn, query)
+	tag, err := l.sendCommit(ctx, conn, func(ctx context.Context) (pgconn.CommandTag, error) { return conn.Exec(ctx, query) })
 	switch tag.String() {
 	case "COMMIT":
 		// The tag is sent after the commit record is written: whatever followed it, the transaction is there.
@@ -71,11 +71,16 @@ func commit(ctx context.Context, conn *pgx.Conn, l *link, query string) (verdict
 	case !l.sentSince(mark):
 		return verdictNotApplied, &notAppliedError{err: err}
 	}
+	return verdictUnknown, l.lostAnswer(ctx, err)
+}
+
+// lostAnswer is what came in place of the answer to COMMIT, where pgx says err.
+func (l *link) lostAnswer(ctx context.Context, err error) error {
 	err = l.trueError(err)
 	if ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
 		err = errors.Join(ctx.Err(), err)
 	}
-	return verdictUnknown, err
+	return err
 }
 
 // plainCommit is what commits unless pgx.TxOptions say otherwise.
@@ -108,6 +113,9 @@ func commitRefused(conn *pgx.Conn, err error) bool {
 // rolled back, as if none were open.
 func settle(ctx context.Context, c *core, conn *pgx.Conn, l *link, query string, strict bool) (verdict, error) {
 	defer l.leave()
+	if last := &l.tx.last; last.sent { // COMMIT went with the last statement
+		return last.verdict, last.err
+	}
 	l.collect()
 	if l.waits() && query == plainCommit { // the server has heard nothing, so there is nothing that could be lost
 		if err := ctx.Err(); err != nil {
@@ -161,6 +169,10 @@ func (l *link) notSent(err error) error {
 func unsettle(ctx context.Context, conn *pgx.Conn, l *link, strict bool) (verdict, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
 	defer cancel()
+	defer l.leave()
+	if last := &l.tx.last; last.sent { // COMMIT went with the last statement: there is nothing to roll back
+		return last.verdict, errCommitSent
+	}
 	l.collect()
 	v, err := verdictNone, error(nil)
 	if !l.waits() && (!l.refused() || conn.IsClosed()) { // else the server has no transaction

@@ -23,8 +23,8 @@ type committing struct {
 	unreplicated *pgconn.Notice // the server stopped waiting for its synchronous standbys
 }
 
-// sendCommit sends COMMIT and reads its answer, for at most answerGrace after ctx has ended.
-func (l *link) sendCommit(ctx context.Context, conn *pgx.Conn, query string) (pgconn.CommandTag, error) {
+// sendCommit calls exec, which sends COMMIT and reads its answer, for at most answerGrace after ctx has ended.
+func (l *link) sendCommit(ctx context.Context, conn *pgx.Conn, exec func(context.Context) (pgconn.CommandTag, error)) (pgconn.CommandTag, error) {
 	if l.wire != nil {
 		l.wire.HoldCancels(true)
 		// Of a connection that was given up, for good: pgx sends them in the background.
@@ -36,7 +36,7 @@ func (l *link) sendCommit(ctx context.Context, conn *pgx.Conn, query string) (pg
 		stop := context.AfterFunc(ctx, func() { l.answer.hurry(l.pg) })
 		defer stop()
 	}
-	return conn.Exec(context.WithoutCancel(ctx), query)
+	return exec(context.WithoutCancel(ctx))
 }
 
 func (a *committing) begin() {

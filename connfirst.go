@@ -39,7 +39,7 @@ const maxMoves = DefaultMaxAttempts
 // transaction may be begun on another one. A statement that may have run is sent again only where the connection had been idle, and may
 // have been dead for long: a new one is not lost for that. Nor is one on which it took too long.
 func (l *link) lostFirst(ctx context.Context, err error, mark uint64, losses int, again func() bool) bool {
-	if !l.pg.IsClosed() || ctx.Err() != nil || noRetry(ctx) || losses >= maxMoves-1 {
+	if !l.pg.IsClosed() || l.tx.last.sent || ctx.Err() != nil || noRetry(ctx) || losses >= maxMoves-1 {
 		return false
 	}
 	var tooLong *statementTimeoutError

@@ -21,6 +21,11 @@ type connTx struct {
 	large      pgx.Tx             // pgx's own, for its large objects
 	// move begins the transaction on another connection, if no statement has had an effect; nil where there is none
 	move func(context.Context) error
+
+	// Of the transaction of a closure, with which COMMIT may go with a statement; else nil.
+	ctx    context.Context
+	core   *core
+	nested int // how many savepoints are open, or were left by what must not be committed
 }
 
 var (
@@ -44,11 +49,15 @@ func (t *connTx) exec(ctx context.Context, sql string, args ...any) (pgconn.Comm
 	if t.closed {
 		return pgconn.CommandTag{}, pgx.ErrTxClosed
 	}
+	last := t.core != nil && t.nested == 0 && t.link.commitsWith(ctx, sql, args)
 	if err := t.sending(ctx, sql, len(args) > 0); err != nil {
 		return pgconn.CommandTag{}, err
 	}
 	ctx, cancel := t.link.core.bounded(ctx)
 	defer release(cancel)
+	if last {
+		return t.execLast(ctx, sql, args)
+	}
 	was := t.link.status()
 	tag, err := t.conn.Exec(ctx, sql, args...)
 	if err == nil {
@@ -56,6 +65,21 @@ func (t *connTx) exec(ctx context.Context, sql string, args ...any) (pgconn.Comm
 		if was != 'I' && t.link.status() == 'I' {
 			t.textTag = textEnd(was, sql, tag.String())
 		}
+	}
+	return tag, timedOut(ctx, err)
+}
+
+// execLast is exec for a statement with which COMMIT goes.
+func (t *connTx) execLast(ctx context.Context, sql string, args []any) (pgconn.CommandTag, error) {
+	tag, err := t.link.sendLast(ctx, t.ctx, t.core, t.conn, func(ctx context.Context) (pgconn.CommandTag, error) {
+		return t.conn.Exec(ctx, sql, args...)
+	})
+	switch {
+	case t.link.tx.last.sent:
+		t.closeLarge()
+		return tag, err
+	case err == nil:
+		t.link.sent(tag)
 	}
 	return tag, timedOut(ctx, err)
 }
@@ -195,7 +219,7 @@ func (t *connTx) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 func (t *connTx) LargeObjects() pgx.LargeObjects {
 	b := &pgx.Batch{}
 	b.BeginTx(pgx.TxOptions{})
-	if t.closed {
+	if t.closed || t.link.tx.last.sent {
 		return pgx.FailedBatchResults(b, pgx.ErrTxClosed).Tx().LargeObjects()
 	}
 	t.beginAny()
@@ -237,6 +261,10 @@ func (t *connTx) Rollback(context.Context) error { return pgx.ErrTxClosed }
 // nothing.
 func (t *connTx) close() {
 	t.closed = true
+	t.closeLarge()
+}
+
+func (t *connTx) closeLarge() {
 	if t.large != nil {
 		_ = t.large.Commit(ended) // a context that has ended keeps it from being sent
 	}
@@ -271,6 +299,8 @@ func (s *savepointTx) Exec(ctx context.Context, sql string, args ...any) (pgconn
 	if s.over {
 		return pgconn.CommandTag{}, pgx.ErrTxClosed
 	}
+	s.nested++ // COMMIT does not go with a statement that the savepoint can take back
+	defer func() { s.nested-- }()
 	return s.connTx.Exec(ctx, sql, args...)
 }
 

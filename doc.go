@@ -106,7 +106,7 @@
 //
 // [WithTx] returns nil if and only if the transaction committed, once. Its error says that it was not applied, unless it
 // matches [ErrCommitUnknown] (COMMIT was sent, its answer lost, and the server cannot tell) or [ErrTxEnded] (the closure
-// ended it itself, by Commit or Rollback or by such a statement, also if it has begun another). The closure may run several times: it must work on its transaction only, set what it
+// ended it itself, by Commit or Rollback or by such a statement, also if it has begun another, or failed after its [LastStatement]). The closure may run several times: it must work on its transaction only, set what it
 // captures anew each time, and wrap errors of statements with %w if at all. What no rollback takes back is repeated with
 // it: values of sequences, session advisory locks, calls to other services. After ErrCommitUnknown the server may still be
 // committing for a while: a look for the effect that comes at once may miss it.

@@ -75,7 +75,8 @@ func (e *CommitUnknownError) Is(target error) bool { return target == ErrCommitU
 
 // Errors about the use of WithTx and its kin.
 var (
-	// ErrTxEnded says that the closure of WithTx called Commit or Rollback itself, or sent COMMIT or ROLLBACK as text. WithTx does not know what became of
+	// ErrTxEnded says that the closure of WithTx called Commit or Rollback itself, or sent COMMIT or ROLLBACK as text, or that it failed
+	// after its LastStatement, with which the transaction has committed: then Class.Outcome is OutcomeCommitted. Else WithTx does not know what became of
 	// the transaction then and does not run it again.
 	ErrTxEnded = errors.New("the closure ended the transaction itself: leave Commit and Rollback to WithTx")
 	// ErrNilFunc says that WithTx was called without a closure.

@@ -33,6 +33,21 @@ func ExampleNoRetry() {
 	}
 }
 
+// COMMIT goes with the last statement: two round trips in place of three.
+func ExampleLastStatement() {
+	ctx, db := context.Background(), new(sql.DB) // of sql.Open("retrypg", dsn)
+	err := retrypg.WithTx(ctx, db, retrypg.TxOptions{}, func(ctx context.Context, tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, "insert into payment (key, amount) values ($1, 10)", "4b0d2f6e"); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(retrypg.LastStatement(ctx), "update account set balance = balance - 10 where id = 1")
+		return err
+	})
+	if err != nil {
+		log.Print(err)
+	}
+}
+
 // A connector that is kept can be given other settings while its handle is in use.
 func ExampleConnector_Reconfigure() {
 	connector, err := retrypg.NewConnector("postgres://app@db.example/shop")

@@ -98,7 +98,7 @@ func (l *link) note(err *pgconn.PgError) {
 	}
 	if err.Code != "25P02" && l.status() != 'I' {
 		l.txErr = err
-		if l.tx.lazy {
+		if l.tx.lazy && !l.tx.last.travels {
 			if answer, _ := l.rider.Answer(); answer == piggyback.Failed {
 				l.refusedQuestion(err.Code)
 			}

@@ -35,6 +35,8 @@ func classifyNode(err error, ph phase) (Class, weight) {
 			retry = RetryNever // the caller's own end
 		}
 		return Class{Retry: retry, Outcome: OutcomeRolledBack, SQLState: c.SQLState, Reason: "commit not applied"}, decisive
+	case *committedError:
+		return Class{Retry: RetryNever, Outcome: OutcomeCommitted, Reason: "committed"}, decisive
 	case *discardedError:
 		return classifyDiscarded(e, ph)
 	case *sentAgainError:

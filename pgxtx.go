@@ -53,6 +53,7 @@ func (t *pgxTx) begin(ctx context.Context, db PgxTxBeginner, o pgx.TxOptions) er
 		*t = *own
 		t.fn, t.wishes, own.over = fn, wishes, true
 		t.own.move = t.move
+		t.forClosure(ctx)
 		t.link.tx.wishes.verify, t.link.tx.wishes.name = wishes.verify, wishes.name
 		return nil
 	}
@@ -126,7 +127,15 @@ func (t *pgxTx) beginConn(ctx context.Context, conn *pgx.Conn, o pgx.TxOptions) 
 	}
 	t.own = &connTx{conn: conn, link: t.link}
 	t.Tx = t.own
+	t.forClosure(ctx)
 	return nil
+}
+
+// forClosure lets COMMIT go with a statement, if the transaction is that of a closure.
+func (t *pgxTx) forClosure(ctx context.Context) {
+	if t.fn != nil && t.commitQuery == "" {
+		t.own.ctx, t.own.core = ctx, t.core
+	}
 }
 
 // move begins the transaction on another connection of its pool.
@@ -202,6 +211,12 @@ func (t *pgxTx) run(ctx context.Context) error { return t.fn(ctx, t) }
 func (t *pgxTx) exec(ctx context.Context, query string) error {
 	_, err := t.Tx.Exec(ctx, query)
 	return err
+}
+
+func (t *pgxTx) nest(by int) {
+	if t.own != nil {
+		t.own.nested += by
+	}
 }
 
 func (t *pgxTx) state() txState {

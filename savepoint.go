@@ -60,6 +60,12 @@ func (s *txScope) nested(ctx context.Context, opts TxOptions, begin begin) error
 	if s.poison != nil {
 		return s.poison
 	}
+	s.tx.nest(1)
+	defer func() {
+		if s.poison == nil { // else the transaction must not commit, whatever statements follow
+			s.tx.nest(-1)
+		}
+	}()
 	s.savepoints++
 	name := "retrypg_" + strconv.Itoa(s.savepoints)
 	if err := s.tx.exec(ctx, "savepoint "+name); err != nil {

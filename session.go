@@ -79,14 +79,20 @@ func (s *session) ExecContext(ctx context.Context, query string, argsV []driver.
 		return nil, s.failed(ctx, driver.ErrBadConn, fresh, false)
 	}
 	args := valuesOf(argsV)
+	last := s.tx.commitsWith(ctx, query, args)
 	mark, was := s.link.mark(), s.link.status()
 	if err := s.sending(ctx, query, len(args) > 0); err != nil {
 		return nil, s.failed(ctx, err, fresh, true)
 	}
 	bounded, cancel := s.core.bounded(ctx)
 	defer release(cancel)
-	tag, err := s.pgx.Exec(bounded, query, args...)
-	if err != nil {
+	tag, err := s.exec(bounded, query, args, last)
+	switch {
+	case last && s.link.tx.last.sent && err != nil:
+		return nil, err
+	case last && s.link.tx.last.sent:
+		return driver.RowsAffected(tag.RowsAffected()), nil
+	case err != nil:
 		err = timedOut(bounded, s.failed(bounded, err, fresh, s.link.sentSince(mark)))
 		s.leaving = untouched && s.link.elsewhere(ctx, err, query, args, len(args) == 0 && !s.prepared, tag)
 		return nil, err
@@ -98,6 +104,16 @@ func (s *session) ExecContext(ctx context.Context, query string, argsV []driver.
 		}
 	}
 	return driver.RowsAffected(tag.RowsAffected()), nil
+}
+
+// exec executes a statement; with last COMMIT goes with it.
+func (s *session) exec(ctx context.Context, query string, args []any, last bool) (pgconn.CommandTag, error) {
+	if !last {
+		return s.pgx.Exec(ctx, query, args...)
+	}
+	return s.link.sendLast(ctx, s.tx.ctx, s.core, s.pgx, func(ctx context.Context) (pgconn.CommandTag, error) {
+		return s.pgx.Exec(ctx, query, args...)
+	})
 }
 
 // QueryContext implements driver.QueryerContext.

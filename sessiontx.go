@@ -35,6 +35,11 @@ func (t *sessionTx) Commit() error {
 	return err
 }
 
+// commitsWith reports whether COMMIT may go with a statement. It works on a nil transaction.
+func (t *sessionTx) commitsWith(ctx context.Context, query string, args []any) bool {
+	return t != nil && t.record != nil && t.record.nested == 0 && t.session.link.commitsWith(ctx, query, args)
+}
+
 // Rollback implements driver.Tx. It works after the context of BeginTx has ended.
 func (t *sessionTx) Rollback() error {
 	defer t.record.lock()()

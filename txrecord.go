@@ -15,6 +15,7 @@ type ending struct {
 	final   bool    // no other server would do better
 	refused bool    // a question of ours has aborted it
 	aborted error   // what aborted the transaction, if something did
+	last    lastFacts
 }
 
 func (e *ending) end(v verdict, conn *pgx.Conn, l *link) {
@@ -23,7 +24,7 @@ func (e *ending) end(v verdict, conn *pgx.Conn, l *link) {
 	if l == nil {
 		return
 	}
-	e.final, e.refused = l.tx.final, l.tx.refused
+	e.final, e.refused, e.last = l.tx.final, l.tx.refused, l.tx.last
 	if l.txErr != nil {
 		e.aborted = l.txErr
 	}
@@ -33,6 +34,7 @@ func (e *ending) state() txState {
 	return txState{
 		ended: true, rolledBack: e.verdict == verdictNone || e.verdict == verdictNotApplied,
 		lost: e.lost, final: e.final, refused: e.refused, aborted: e.aborted,
+		last: e.last.sent, failed: e.last.failed, gaveUp: e.last.gaveUp,
 	}
 }
 
@@ -55,6 +57,10 @@ func stateOf(conn *pgx.Conn, l *link) txState {
 		return st
 	}
 	st.refused = l.tx.refused
+	if last := &l.tx.last; last.sent {
+		st.last, st.failed, st.gaveUp = true, last.failed, last.gaveUp
+		st.ended, st.sound = false, false
+	}
 	if l.txErr != nil {
 		st.aborted = l.txErr
 	}
@@ -66,6 +72,7 @@ func stateOf(conn *pgx.Conn, l *link) txState {
 type txRecord struct {
 	deferrable bool
 	wishes     txWishes
+	nested     int // how many savepoints are open, or were left by what must not be committed
 
 	// mu is held while the transaction is being ended: when a context ends, database/sql rolls back on a goroutine of
 	// its own.
@@ -116,6 +123,14 @@ func (r *txRecord) lock() (unlock func()) {
 	}
 	r.mu.Lock()
 	return r.mu.Unlock
+}
+
+// sentLast tells what is known of a COMMIT that went with the last statement. The record is locked.
+func (r *txRecord) sentLast() lastFacts {
+	if r.over || r.session == nil {
+		return r.last
+	}
+	return r.session.link.tx.last
 }
 
 // state tells what is known of the attempt.

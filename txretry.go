@@ -78,6 +78,8 @@ type transaction interface {
 	abandon(ctx context.Context) (ended bool)
 	// exec runs a statement without arguments in the transaction.
 	exec(ctx context.Context, sql string) error
+	// nest is told of savepoints that are opened (1) and closed (-1): while one is open COMMIT does not go with a statement.
+	nest(by int)
 }
 
 // txState is what is known of an attempt besides the error of its closure. All is false of a foreign driver's.
@@ -89,6 +91,9 @@ type txState struct {
 	final      bool  // no other server would do better where it failed as on a standby
 	refused    bool  // a question of ours has aborted it, and will not be asked again
 	aborted    error // what aborted the transaction
+	last       bool  // COMMIT went with its last statement
+	failed     bool  // whose caller got an error
+	gaveUp     bool  // and had ended its context
 }
 
 // begin starts an attempt: a fresh transaction on a connection of its own.
@@ -194,13 +199,16 @@ func (c *core) attempt(ctx context.Context, scope *txScope, opts TxOptions, begi
 	switch {
 	case scope.poison != nil:
 		err = scope.poison
-	case err == nil && ctx.Err() != nil:
+	case err == nil && ctx.Err() != nil && !st.last:
 		err = endpoint.Causes(ctx)
 	}
 	open = false
-	if err == nil && !st.ended {
-		err = c.commit(ctx, db, opts, tx)
-	} else {
+	switch {
+	case st.last:
+		err = c.commitLast(ctx, db, opts, tx, st, err)
+	case err == nil && !st.ended:
+		_, err = c.commit(ctx, db, opts, tx)
+	default:
 		err = c.abandon(ctx, tx, st, err)
 	}
 	if err != nil && pinned(db) && tx.state().lost {
@@ -210,18 +218,18 @@ func (c *core) attempt(ctx context.Context, scope *txScope, opts TxOptions, begi
 }
 
 // commit commits and gives the connection back.
-func (c *core) commit(ctx context.Context, db any, opts TxOptions, tx transaction) error {
+func (c *core) commit(ctx context.Context, db any, opts TxOptions, tx transaction) (verdict, error) {
 	v, err := tx.commit(ctx)
 	if v == verdictUnknown && opts.Verify != nil {
 		v, err = c.verifyCommit(ctx, db, opts, err)
 	}
 	switch {
 	case v == verdictUnknown, errors.Is(err, ErrTxEnded):
-		return policy.Permanent(err)
+		err = policy.Permanent(err)
 	case errors.Is(err, pgx.ErrTxCommitRollback):
-		return &abortedError{swallowed: true, cause: tx.state().aborted, err: err}
+		err = &abortedError{swallowed: true, cause: tx.state().aborted, err: err}
 	}
-	return err
+	return v, err
 }
 
 // abandon rolls back a transaction whose closure failed with err, or ended it, and gives the connection back.

@@ -32,6 +32,9 @@ func (f *textFacts) asked(written uint64) { f.early, f.written = true, written }
 // which the question for the transaction's id would be one for another transaction, or by which a READ ONLY transaction may
 // become read-write. An error means that the text must not be sent.
 func (l *link) sending(ctx context.Context, conn *pgx.Conn, sql string, args bool) error {
+	if l.tx.last.sent {
+		return errCommitSent
+	}
 	f := &l.tx.texts
 	f.last = sql
 	if l.status() == 'I' {

@@ -34,13 +34,17 @@ func WithPgxTx(ctx context.Context, db PgxTxBeginner, opts TxOptions, fn func(ct
 // the result is the zero value.
 func WithPgxTxResult[T any](ctx context.Context, db PgxTxBeginner, opts TxOptions, fn func(ctx context.Context, tx pgx.Tx) (T, error)) (T, error) {
 	var result, zero T
+	var failed error
 	if fn == nil {
 		return zero, ErrNilFunc
 	}
-	err := WithPgxTx(ctx, db, opts, func(ctx context.Context, tx pgx.Tx) (err error) {
-		result, err = fn(ctx, tx)
-		return err
+	err := WithPgxTx(ctx, db, opts, func(ctx context.Context, tx pgx.Tx) error {
+		result, failed = fn(ctx, tx)
+		return failed
 	})
+	if err == nil {
+		err = resultOf(failed)
+	}
 	if err != nil {
 		return zero, err
 	}

@@ -34,7 +34,7 @@ type TxBeginner interface {
 // The error of a transaction that was tried once and cannot be tried again is that of fn or of COMMIT itself; that of
 // several attempts is an *ExhaustedError. All of them say that the transaction was not applied, but two: one that matches
 // ErrCommitUnknown says that COMMIT was sent and its answer lost, and one that matches ErrTxEnded that fn ended the
-// transaction itself.
+// transaction itself. With LastStatement fn lets COMMIT go with its last statement.
 //
 // Called with the context that fn was given, and the same db, WithTx runs its closure in the open transaction, as a
 // savepoint: its error rolls back to the savepoint, but a conflict ends the whole transaction, which the outermost
@@ -64,13 +64,17 @@ func WithTx(ctx context.Context, db TxBeginner, opts TxOptions, fn func(ctx cont
 // result is the zero value. The result of a nested call is of an attempt that the outer transaction may still roll back.
 func WithTxResult[T any](ctx context.Context, db TxBeginner, opts TxOptions, fn func(ctx context.Context, tx *sql.Tx) (T, error)) (T, error) {
 	var result, zero T
+	var failed error
 	if fn == nil {
 		return zero, ErrNilFunc
 	}
-	err := WithTx(ctx, db, opts, func(ctx context.Context, tx *sql.Tx) (err error) {
-		result, err = fn(ctx, tx)
-		return err
+	err := WithTx(ctx, db, opts, func(ctx context.Context, tx *sql.Tx) error {
+		result, failed = fn(ctx, tx)
+		return failed
 	})
+	if err == nil {
+		err = resultOf(failed)
+	}
 	if err != nil {
 		return zero, err
 	}
@@ -158,10 +162,14 @@ func (t *sqlTx) exec(ctx context.Context, query string) error {
 	return err
 }
 
+func (t *sqlTx) nest(by int) { t.record.nested += by }
+
 func (t *sqlTx) commit(ctx context.Context) (verdict, error) {
 	err := t.tx.Commit()
 	defer t.record.lock()()
-	switch {
+	switch last := t.record.sentLast(); {
+	case last.sent: // the driver may have been asked for a rollback, because the context had ended
+		return last.verdict, last.err
 	case t.record.session == nil:
 		return foreignVerdict(ctx, t.core, err, t.record.wishes)
 	case t.record.verdict != verdictNone:

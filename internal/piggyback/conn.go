@@ -29,6 +29,8 @@ type Conn struct {
 	answer Answer        // to what travelled behind
 	row    []byte        // its row
 	values [][]byte      // of it
+	sent   bool          // it travelled, or was to
+	end    End           // of a transaction, by its command tag
 
 	apart atomic.Bool // what is written is to go without a BEGIN that waits
 
@@ -56,6 +58,16 @@ const (
 	Failed                 // the server refused it, with an error that the user of the connection saw
 )
 
+// End is how that which travelled behind has ended a transaction.
+type End uint8
+
+// The ends.
+const (
+	NoEnd      End = iota // its command tag did not come, or is another one
+	Committed             // COMMIT
+	RolledBack            // ROLLBACK, which is the answer to COMMIT, too, where the transaction was aborted
+)
+
 // New returns a Conn that reads from r and writes to w.
 func New(r io.Reader, w io.Writer) *Conn { return &Conn{r: r, w: w} }
 
@@ -70,12 +82,16 @@ func (c *Conn) Begin(msgs []byte, single bool) {
 
 // Behind makes msgs, which are those of the extended protocol for one statement that returns one row, travel behind the next flight
 // that executes something, if that is whole, all that is sent and no COPY from the client, in which other messages are an error; nil
-// that nothing does. The user must have read all that answers what it has sent. msgs must not change.
-func (c *Conn) Behind(msgs []byte) { c.behind, c.answer, c.framing.due = msgs, NoAnswer, 0 }
+// that nothing does. A statement that returns no row may end a transaction. The user must have read all that answers what it has sent. msgs must not change.
+func (c *Conn) Behind(msgs []byte) {
+	c.behind, c.answer, c.framing.due = msgs, NoAnswer, 0
+	c.sent, c.end = false, NoEnd
+}
 
 // Reset forgets all that was not sent, and what became of what was.
 func (c *Conn) Reset() {
 	c.begin, c.behind, c.answer = nil, nil, NoAnswer
+	c.sent, c.end = false, NoEnd
 	c.phase.Store(phaseNone)
 }
 
@@ -119,6 +135,13 @@ func (c *Conn) Answer() (Answer, [][]byte) {
 	c.values = values(c.values[:0], c.row)
 	return Answered, c.values
 }
+
+// Sent reports whether what Behind was called with last was written with a flight, or has been begun to be.
+func (c *Conn) Sent() bool { return c.sent }
+
+// End returns how it has ended a transaction: that which was open behind the flight that it travelled with. It is read from the command
+// tag, and holds whatever followed that.
+func (c *Conn) End() End { return c.end }
 
 // Watch makes Forgotten report whether, from now on, a statement begins like one that drops prepared statements.
 func (c *Conn) Watch() { c.watching, c.forgot = true, false }

@@ -1,5 +1,5 @@
 // Package piggyback lets messages travel with the flights of another user of a PostgreSQL connection, and keeps their answers
-// from that user: BEGIN with the first statement of a transaction, and a question with a later one, cost no round trip of
+// from that user: BEGIN with the first statement of a transaction, and a question or COMMIT with a later one, cost no round trip of
 // their own.
 //
 // It relies on what the protocol promises (PostgreSQL documentation, "Message Flow", extended query): after an error the server skips

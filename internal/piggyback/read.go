@@ -48,6 +48,7 @@ type flight struct {
 	keeps   bool // it is the row
 	over    bool // the message is the last one
 	aborted bool // the transaction was, or had ended, when the Query was answered
+	outside bool // it had ended then
 	ended   bool // the connection was then, as the answer to what travelled behind it says
 }
 
@@ -68,6 +69,14 @@ const (
 	maxHeld = 64 << 10
 	// bufferSize is that of the server's buffer, and of pgx's.
 	bufferSize = 8 << 10
+)
+
+// maxEnd is the size of the longest CommandComplete that says how a transaction ended.
+const maxEnd = headerLen + len(tagRollback)
+
+const (
+	tagCommit   = "COMMIT\x00"
+	tagRollback = "ROLLBACK\x00"
 )
 
 // plainError is in an ErrorResponse that does not end the connection.
@@ -213,6 +222,12 @@ func (c *Conn) next() error {
 		}
 		f.ended = !bytes.Contains(h, plainError)
 	}
+	if asked && typ == msgCommandComplete && size <= maxEnd && !f.outside {
+		if h, err = c.buf.Peek(size); err != nil {
+			return err
+		}
+		c.end = endOf(h[headerLen:])
+	}
 	if !c.ours(typ, status) {
 		f.pass = size
 		return nil
@@ -257,7 +272,7 @@ func (c *Conn) ours(typ, status byte) bool {
 		return false
 	case msgReady:
 		if f.part == partTheirs && f.query && f.asks {
-			f.part, f.aborted = partBehind, status != 'T'
+			f.part, f.aborted, f.outside = partBehind, status != 'T', status == 'I'
 			return true // the next one stands for both
 		}
 		f.over = true
@@ -340,6 +355,17 @@ func (c *Conn) ended(status byte) {
 	if c.answer == Answered && c.flight.aborted {
 		c.answer = NoAnswer
 	}
+}
+
+// endOf returns what a command tag says of the end of a transaction.
+func endOf(tag []byte) End {
+	switch string(tag) {
+	case tagCommit:
+		return Committed
+	case tagRollback:
+		return RolledBack
+	}
+	return NoEnd
 }
 
 // values appends the values of a DataRow, and returns none where it is not one.

@@ -27,6 +27,7 @@ const (
 const (
 	sqlBegin    = "begin"
 	sqlQuestion = "question"
+	sqlEnd      = "question that ends the transaction"
 )
 
 // errNothing is what a Read fails with that would wait for ever: the server has answered all that it got.
@@ -211,7 +212,7 @@ func (s *server) extendedMessage(typ byte, body []byte) {
 	switch typ {
 	case 'P':
 		sql, _ := cstring(rest)
-		if s.status == 'E' && sql != sqlCommit {
+		if s.status == 'E' && sql != sqlCommit && sql != sqlEnd {
 			s.fail("ERROR", "current transaction is aborted", sql == sqlQuestion && s.asked)
 			return
 		}
@@ -239,7 +240,7 @@ func cstring(b []byte) (string, []byte) {
 }
 
 func (s *server) run(sql string, extended bool) {
-	if s.status == 'E' && sql != sqlCommit {
+	if s.status == 'E' && sql != sqlCommit && sql != sqlEnd {
 		s.fail("ERROR", "current transaction is aborted", false)
 		return
 	}
@@ -259,6 +260,13 @@ func (s *server) run(sql string, extended bool) {
 		}
 		s.say(&pgproto3.DataRow{Values: [][]byte{[]byte("4711"), nil, []byte("read committed")}}, true)
 		s.say(&pgproto3.CommandComplete{CommandTag: []byte("SELECT 1")}, true)
+	case sqlEnd:
+		tag := "COMMIT"
+		if s.status == 'E' {
+			tag = "ROLLBACK"
+		}
+		s.status = 'I'
+		s.say(&pgproto3.CommandComplete{CommandTag: []byte(tag)}, true)
 	case sqlEmpty:
 		s.say(&pgproto3.EmptyQueryResponse{}, false)
 	case sqlFail:

@@ -44,6 +44,7 @@ func prepared() []pgproto3.FrontendMessage {
 var (
 	beginMsgs    = encode(statement(sqlBegin)...)
 	questionMsgs = encode(statement(sqlQuestion)...)
+	endMsgs      = encode(statement(sqlEnd)...)
 	answered     = [][]byte{[]byte("4711"), nil, []byte("read committed")}
 )
 

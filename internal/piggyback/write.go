@@ -103,6 +103,7 @@ func (c *Conn) writeWith(p []byte) (int, error) {
 		behind = nil
 	}
 	f.asks = behind != nil
+	c.sent = c.sent || f.asks
 	if f.begins || f.begun || f.asks {
 		c.track(f)
 	} else {
