@@ -131,7 +131,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 			return n, nil // rather than to wait
 		case f.over && f.take == 0:
 			return c.drain(p, n)
-		case n > 0 && buffered < max(f.take, readyLen):
+		case n > 0 && buffered < max(f.take, f.needed()):
 			return n, nil
 		default:
 			err = c.next()
@@ -144,6 +144,14 @@ func (c *Conn) Read(p []byte) (int, error) {
 		}
 	}
 	return n, nil
+}
+
+// needed is how many bytes of a message may be looked at to judge it.
+func (f *flight) needed() int {
+	if f.part == partBehind {
+		return maxEnd
+	}
+	return readyLen
 }
 
 // handedOn reports whether the end of the flight was handed on.
