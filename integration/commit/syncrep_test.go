@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 
@@ -36,7 +37,7 @@ func newWaiting(ctx context.Context, t *testing.T, opts retrypg.TxOptions, overP
 		db := openDB(t, w.server.DSN(), retrypg.Hooks{})
 		require.NoError(t, retrypg.WithTx(ctx, db, opts, func(context.Context, *sql.Tx) error { return nil }))
 	}
-	require.NoError(t, w.server.Set(ctx, "synchronous_standby_names", "nobody"))
+	waitsForStandby(ctx, t, w.server)
 	w.proxy = pgt.Proxy(t, w.server.Addr())
 	hooks := retrypg.Hooks{
 		CommitUnreplicated: func(context.Context, *pgconn.Notice) { w.unreplicated.Add(1) },
@@ -51,6 +52,32 @@ func newWaiting(ctx context.Context, t *testing.T, opts retrypg.TxOptions, overP
 	}
 	require.NoError(t, w.server.WaitUntil(context.WithoutCancel(ctx), "exists (select from pg_stat_activity where application_name = 'waiting' and wait_event = 'SyncRep')"))
 	return w
+}
+
+// waitsForStandby makes every COMMIT wait for a standby that does not exist. The server hears of its setting some time after it was told:
+// a COMMIT that waits shows that it has.
+func waitsForStandby(ctx context.Context, t *testing.T, server *pgtest.Cluster) {
+	t.Helper()
+	require.NoError(t, server.Exec(ctx, "create table probe ()"))
+	require.NoError(t, server.Set(ctx, "synchronous_standby_names", "nobody"))
+	conn, err := pgx.Connect(ctx, server.DSN("application_name=probe"))
+	require.NoError(t, err)
+	var waited atomic.Bool
+	result := make(chan error, 1)
+	go func() {
+		var err error
+		for err == nil && !waited.Load() {
+			_, err = conn.Exec(ctx, "insert into probe default values")
+		}
+		result <- err
+	}()
+	const probe = "application_name = 'probe'"
+	require.NoError(t, server.WaitUntil(context.WithoutCancel(ctx), "exists (select from pg_stat_activity where "+probe+" and wait_event = 'SyncRep')"))
+	waited.Store(true)
+	_, err = server.CancelBackends(ctx, probe)
+	require.NoError(t, err)
+	require.NoError(t, <-result, "the COMMIT took effect")
+	require.NoError(t, conn.Close(ctx))
 }
 
 func (w *waiting) told() error {
