@@ -61,8 +61,12 @@ func riderOf(wire *transport.Conn) *piggyback.Conn {
 
 // lazy reports whether BEGIN may wait for the first statement. Behind a pooler, and with what is not PostgreSQL, it does not: what
 // those do with a refused BEGIN that a statement follows in the same flight is not for certain. Nor on a connection that the caller has,
-// and may use past the transaction.
+// and may use past the transaction; nor on a hot standby: were that promoted before the first statement, the transaction would not be
+// one of a standby, of which nothing is ever unknown.
 func (c *core) lazy(l *link) bool {
+	if l.tx.standby || l.server.Standby {
+		return false
+	}
 	return !l.tx.wishes.pinned && l.rider != nil && l.core != nil && c.set.lazyBegin == lazyBeginOn && !l.pooled && (l.server.Known() || !l.identified)
 }
 

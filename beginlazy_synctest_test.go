@@ -380,3 +380,16 @@ func TestAServerIsAskedForItsRoleAfterARefusedBegin(t *testing.T) {
 		}
 	}
 }
+
+// TestOnAHotStandbyBeginIsSentByItself: promoted before the first statement, it would have one of a primary.
+func TestOnAHotStandbyBeginIsSentByItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		promoted := false
+		nothing := func(*script.Session, string) script.Result { return script.Result{} }
+		db, s := scriptedFor(t, standby(&promoted, nothing), WithCommitCheck(XID), WithLazyBegin(true))
+		tx, err := db.BeginTx(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, 1, ran(s, "begin"))
+		require.NoError(t, tx.Rollback())
+	})
+}
