@@ -65,7 +65,7 @@ func (c *core) beginLocked(ctx context.Context, conn *pgx.Conn, l *link, o pgx.T
 	}
 	if err := c.beginTx(ctx, conn, l, o, w); err != nil {
 		if !within {
-			abortConn(conn)
+			closeNow(conn)
 		}
 		return err
 	}
@@ -90,14 +90,7 @@ func calls(function string, locks []int64) []string {
 func advise(ctx context.Context, conn *pgx.Conn, calls []string) error {
 	_, err := conn.PgConn().Exec(ctx, "select "+strings.Join(calls, ", ")).ReadAll()
 	if err != nil {
-		abortConn(conn)
+		closeNow(conn)
 	}
 	return err
-}
-
-// abortConn closes a connection without a word to the server that could be waited for.
-func abortConn(conn *pgx.Conn) {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	_ = conn.Close(ctx) // it is not to be used again, whatever Close says
 }

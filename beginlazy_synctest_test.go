@@ -165,7 +165,7 @@ func TestAFirstStatementThatMeetsADeadConnectionTakesAnother(t *testing.T) {
 			})
 		})
 		t.Run("Pool, lost at "+at, func(t *testing.T) {
-			for name, way := range map[string]func(ctx context.Context, tx pgx.Tx) error{
+			ways := map[string]func(ctx context.Context, tx pgx.Tx) error{
 				"Exec": func(ctx context.Context, tx pgx.Tx) error {
 					_, err := tx.Exec(ctx, "insert into t values (1)")
 					return err
@@ -189,11 +189,12 @@ func TestAFirstStatementThatMeetsADeadConnectionTakesAnother(t *testing.T) {
 					b.Queue("insert into t values (1)")
 					return tx.SendBatch(ctx, b).Close()
 				},
-			} {
+			}
+			if at == "insert" {
+				delete(ways, "SendBatch") // BEGIN has been answered by then
+			}
+			for name, way := range ways {
 				t.Run(name, func(t *testing.T) {
-					if name == "SendBatch" && at == "insert" {
-						t.Skip("BEGIN has been answered by then")
-					}
 					synctest.Test(t, func(t *testing.T) {
 						pool, s := lazyPool(t, endingAt(at, 1))
 						require.NoError(t, pool.Ping(t.Context()))

@@ -40,7 +40,17 @@ var (
 // documentation. Where that takes another connection, the Conn goes on with that one, if nothing was sent on the old one
 // before.
 func (c *Conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	attempt := func(ctx context.Context) (driver.Result, error) { return c.exec(ctx, query, args) }
+	return execute(ctx, c, query, args, func(ctx context.Context) (driver.Result, error) { return c.exec(ctx, query, args) })
+}
+
+// QueryContext implements driver.QueryerContext; see ExecContext. A query is never sent again once it has delivered a
+// row: errors that come with later rows are the caller's.
+func (c *Conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	return execute(ctx, c, query, args, func(ctx context.Context) (driver.Rows, error) { return c.query(ctx, query, args) })
+}
+
+// execute runs a statement by the rules of the core, and makes its first attempt before anything is prepared for a second one.
+func execute[T any](ctx context.Context, c *Conn, query string, args []driver.NamedValue, attempt func(context.Context) (T, error)) (T, error) {
 	if c.session.inTx() {
 		return inTransaction(ctx, c, query, args, attempt)
 	}
@@ -54,29 +64,6 @@ func (c *Conn) ExecContext(ctx context.Context, query string, args []driver.Name
 		if err == nil {
 			first.succeeded(ctx)
 			return result, nil
-		}
-		first.failed(err)
-	}
-	return run(ctx, c, query, args, first, attempt)
-}
-
-// QueryContext implements driver.QueryerContext; see ExecContext. A query is never sent again once it has delivered a
-// row: errors that come with later rows are the caller's.
-func (c *Conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	attempt := func(ctx context.Context) (driver.Rows, error) { return c.query(ctx, query, args) }
-	if c.session.inTx() {
-		return inTransaction(ctx, c, query, args, attempt)
-	}
-	var first firstAttempt
-	if first.begin(c.connector.core) {
-		if first.metered() {
-			defer first.ended(ctx)
-		}
-		c.session.leaving = false // what was said of an earlier statement
-		rows, err := attempt(ctx)
-		if err == nil {
-			first.succeeded(ctx)
-			return rows, nil
 		}
 		first.failed(err)
 	}

@@ -21,7 +21,7 @@ func WithCommitCheck(c CommitCheck) Option {
 // default, which retry_lazy_begin=off and WithLazyBegin(false) switch off. Then what BEGIN itself would have failed with is the error of the
 // first statement, of which the server has run nothing; and a transaction without a statement is none: Commit and
 // Rollback send nothing. Where a statement cannot carry BEGIN (a COPY or a batch of pgx, a transaction with a ledger, a hot standby, a pooler in
-// between, a server that is not PostgreSQL) it is sent by itself.
+// between, a server that is not PostgreSQL, a connection of pgx that the caller has taken itself) it is sent by itself.
 func WithLazyBegin(on bool) Option {
 	return optionFunc(func(s *settings) { s.lazyBegin = lazyBeginIf(on) })
 }
