@@ -394,3 +394,41 @@ func TestOnAHotStandbyBeginIsSentByItself(t *testing.T) {
 		require.NoError(t, tx.Rollback())
 	})
 }
+
+// TestABeginThatWaitsIsNoSuccessForTheBreaker: it must not make up for a failure before it.
+func TestABeginThatWaitsIsNoSuccessForTheBreaker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db, _ := lazily(t, endingAt("call", 1000), WithBreaker(breaker.Options{Failures: 2}))
+		holdAndRelease(t, db, 2)
+		for range 2 {
+			tx, err := db.BeginTx(t.Context(), nil)
+			require.NoError(t, err)
+			_, err = tx.ExecContext(t.Context(), "call p()")
+			require.Error(t, err)
+			require.Error(t, tx.Commit())
+		}
+		_, err := db.Conn(t.Context())
+		require.ErrorIs(t, err, breaker.ErrOpen)
+	})
+}
+
+// TestWhereTheNewConnectionCannotBeginNothingRunsOutsideOfTheTransaction.
+func TestWhereTheNewConnectionCannotBeginNothingRunsOutsideOfTheTransaction(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		refusing := script.Serve(script.Script{
+			Parameters: map[string]string{"in_hot_standby": "on"}, // so that BEGIN does not wait
+			Run:        knowing(0, failing("begin", 1, serverError("53200", "out of memory"))),
+		})
+		s := script.New(script.Accept(knowing(0, endingAt("begin", 1))), refusing)
+		db := scripted(t, s, WithCommitCheck(XID), WithLazyBegin(true))
+		require.NoError(t, db.PingContext(t.Context()))
+		tx, err := db.BeginTx(t.Context(), nil)
+		require.NoError(t, err)
+		_, err = tx.ExecContext(t.Context(), "insert into t values (1)")
+		require.Equal(t, "53200", SQLState(err))
+		_, err = tx.ExecContext(t.Context(), "insert into t values (2)")
+		require.Error(t, err)
+		require.Error(t, tx.Commit())
+		require.Zero(t, ran(s, "insert"))
+	})
+}

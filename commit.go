@@ -169,7 +169,6 @@ func (l *link) notSent(err error) error {
 func unsettle(ctx context.Context, conn *pgx.Conn, l *link, strict bool) (verdict, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
 	defer cancel()
-	defer l.leave()
 	if last := &l.tx.last; last.sent { // COMMIT went with the last statement: there is nothing to roll back
 		return last.verdict, errCommitSent
 	}
