@@ -22,7 +22,7 @@ const (
 	previewAway   = 6 * time.Second   // how long the server is away after it was shut down: long enough to be seen
 )
 
-// previewLost is when commits are lost, between two faults. A counter has no rate before it counts for the second time.
+// previewLost is when commits are lost, between two faults.
 var previewLost = []time.Duration{42 * time.Second, 107 * time.Second}
 
 // TestThePreviewHasDataInEveryPanel makes docs/dashboard.png: what the dashboard shows of some minutes of the load.
