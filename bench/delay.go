@@ -40,7 +40,8 @@ func delayGroup() group {
 		work:  "One wait of an exponential backoff with jitter. Those of eapache and failsafe-go cannot be called by themselves.",
 		aim:   "at most 1.00 of the best peer, without state and without an allocation.",
 		note: "\"has state\": it counts its own calls, so each loop needs one of its own, and it must not be shared. A Backoff of retrypg is a " +
-			"value that any number of loops share.",
+			"value that any number of loops share. With MaxAttempts it is a Policy, which is called through an interface and calls the backoff, and " +
+			"then compares with the limits of attempts and of time. No other row has such limits.",
 		contenders: []contender{
 			{name: "by hand: a random number below a constant", side: floor, run: func(n int) error {
 				sum := time.Duration(0)

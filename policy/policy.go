@@ -124,15 +124,15 @@ func (l *limited) Next(a Attempt) (wait time.Duration, ok bool) {
 	} else {
 		wait, ok = l.inner.Next(a)
 	}
-	if !ok || l.overruns(a, wait) {
+	if !ok || l.overruns(a.Elapsed, wait) {
 		return 0, false
 	}
 	return max(wait, 0), true
 }
 
-// overruns reports whether wait ends after the limit.
-func (l *limited) overruns(a Attempt, wait time.Duration) bool {
-	return wait > l.elapsed-max(a.Elapsed, 0)
+// overruns reports whether wait ends after the limit. It takes what it needs of an Attempt, all of which would be copied.
+func (l *limited) overruns(elapsed, wait time.Duration) bool {
+	return wait > l.elapsed-max(elapsed, 0)
 }
 
 // String describes the policy with its limits.
