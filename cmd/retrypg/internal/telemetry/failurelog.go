@@ -1,6 +1,8 @@
 package telemetry
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -23,8 +25,12 @@ func newFailureLog(out io.Writer, endpoint string) *failureLog {
 	return &failureLog{out: out, endpoint: endpoint}
 }
 
-// Handle implements otel.ErrorHandler.
+// Handle implements otel.ErrorHandler. An export that was called off is no failure: only the end of a reader does that, which
+// sends all of it once more.
 func (l *failureLog) Handle(err error) {
+	if errors.Is(err, context.Canceled) {
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()

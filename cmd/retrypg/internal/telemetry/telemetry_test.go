@@ -3,6 +3,7 @@ package telemetry
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"runtime"
 	"strings"
@@ -112,6 +113,15 @@ func TestOneLineAMinuteTellsOfFailures(t *testing.T) {
 		log.Handle(errors.New("too late"))
 		require.Len(t, out.all(), 2)
 	})
+}
+
+func TestAnExportThatTheEndCallsOffIsNotToldOf(t *testing.T) {
+	out := newLines()
+	log := newFailureLog(out, "http://collector:4317")
+	log.Handle(fmt.Errorf("failed to upload metrics: %w", context.Canceled))
+	require.Empty(t, out.all())
+	log.Handle(errors.New("refused"))
+	require.Len(t, out.all(), 1, "nor does it count as a failure of this minute")
 }
 
 func TestEndpointsAreURLsOrHostAndPort(t *testing.T) {
