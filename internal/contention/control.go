@@ -143,8 +143,8 @@ type Call struct {
 	in      bool // between Enter and Leave of an attempt that the control is told of
 	limiter *limiter
 	pass    pass
-	claim   *claim // of the keys, held
-	watched bool   // the attempt is one that the keys' watch counts
+	holds   *owner[string] // the keys; nil where it does not
+	watched bool           // the attempt is one that the keys' watch counts
 	began   time.Time
 }
 
@@ -184,7 +184,9 @@ func (t *Call) enter(ctx context.Context) (waited time.Duration, err error) {
 	if len(t.keys) > 0 {
 		switch c.keys.ask(escalated) {
 		case contended:
-			if t.claim, waited, err = c.keys.hold(ctx, t.keys, t.seq); err != nil {
+			t.holds = new(owner[string])
+			if waited, err = c.keys.hold(ctx, t.holds, t.keys, t.seq); err != nil {
+				t.holds = nil
 				return waited, err
 			}
 		case watching:
@@ -235,9 +237,9 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // letGo gives the keys back.
 func (t *Call) letGo() {
-	if t.claim != nil {
-		t.control.keys.release(t.claim)
-		t.claim = nil
+	if t.holds != nil {
+		t.control.keys.drop(t.holds)
+		t.holds = nil
 	}
 }
 
@@ -254,7 +256,7 @@ func (t *Call) leave(o Outcome) {
 	c := t.control
 	if o.conflict() {
 		t.conflicts++
-		if t.claim != nil || len(t.keys) == 0 {
+		if t.holds != nil || len(t.keys) == 0 {
 			t.stubborn++
 		}
 	}
@@ -264,7 +266,7 @@ func (t *Call) leave(o Outcome) {
 	case t.limiter != nil:
 		t.limiter.leave(t.pass, o, time.Since(t.began))
 	case !o.conflict():
-	case len(t.keys) > 0 && t.claim == nil:
+	case len(t.keys) > 0 && t.holds == nil:
 		c.keys.alarm(o)
 	default:
 		c.named(t.name, true).alarm(o)

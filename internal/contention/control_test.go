@@ -205,7 +205,7 @@ func TestWhoIsUnluckyInTheCalmMakesTheOthersWaitForIt(t *testing.T) {
 	call.Leave(Conflict)
 	_, _ = call.Enter(t.Context())
 	require.Equal(t, contended, c.keys.phase())
-	require.NotNil(t, call.claim)
+	require.NotNil(t, call.holds)
 	call.Leave(Committed)
 }
 

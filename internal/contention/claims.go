@@ -1,0 +1,283 @@
+package contention
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// patience is how long somebody waits while nothing moves. Chosen: many times what a transaction takes that others queue for.
+	patience = time.Second
+	// maxOvertaken is how many claims on one of its keys may be granted before a claim that is older: those that fit into the
+	// gaps, while it waits for another of its keys. Chosen: it is about what keeps all keys in use.
+	maxOvertaken = 8
+	// maxLooked bounds how many waiting claims of a key are looked at when it is free.
+	maxLooked = 64
+)
+
+// claims lets no two attempts at a time hold the same key. A claim gets all of its keys at once, or waits: so claims cannot
+// wait for each other in a circle. The older one goes first, but one whose keys are free need not wait for an older one that
+// waits for another key, up to a number of times, after which that is firm, and nobody overtakes it.
+//
+// An attempt that holds keys already may ask for more.
+type claims[K cmp.Ordered] struct {
+	mu      sync.Mutex
+	queues  map[K]*claimQueue[K] // of the keys that somebody holds or waits for
+	waiting int
+}
+
+type claimQueue[K cmp.Ordered] struct {
+	holder  *claim[K]
+	waiting []*claim[K] // by age
+	firm    int         // of these, those that are firm
+}
+
+// claim is what one attempt wants, or has.
+type claim[K cmp.Ordered] struct {
+	seq       uint64
+	keys      []K // each once
+	owner     *owner[K]
+	granted   bool
+	gone      bool // released, or its time was over
+	overtaken int
+	since     time.Time     // when it was granted
+	turn      chan struct{} // closed when it is granted; nil where there was nothing to wait for
+}
+
+// owner is who makes claims: an attempt.
+type owner[K cmp.Ordered] struct {
+	held  []*claim[K]
+	waits *claim[K] // for this one, while it holds others; nil while it does not
+}
+
+func (c *claim[K]) firm() bool { return c.overtaken >= maxOvertaken }
+
+// errCircle says that keys cannot be waited for: who holds them waits for what the waiter itself holds.
+var errCircle = errors.New("those who hold what is waited for wait for the waiter")
+
+// hold waits until all keys are free for o. seq is its age: the lower, the older. An owner that holds keys already keeps them
+// meanwhile, and goes before all that hold nothing; where it would wait in a circle, it does not, and the error is errCircle.
+func (k *claims[K]) hold(ctx context.Context, o *owner[K], keys []K, seq uint64) (waited time.Duration, err error) {
+	c := &claim[K]{seq: seq, keys: once(keys), owner: o}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(o.held) > 0 {
+		if k.circularLocked(c, o) {
+			return 0, errCircle
+		}
+		c.seq = 0
+	}
+	if !k.listLocked(c) {
+		if len(o.held) > 0 {
+			o.waits = c
+		}
+		began := time.Now()
+		k.mu.Unlock()
+		err = k.await(ctx, c)
+		k.mu.Lock()
+		o.waits, waited = nil, time.Since(began)
+	}
+	if err == nil {
+		o.held = append(o.held, c)
+	}
+	return waited, err
+}
+
+// circularLocked reports whether c, were it to wait, would wait for o.
+func (k *claims[K]) circularLocked(c *claim[K], o *owner[K]) bool {
+	for _, key := range c.keys {
+		holder := k.holderLocked(key)
+		if holder == nil {
+			continue
+		}
+		if holder.owner == o {
+			return true
+		}
+		if w := holder.owner.waits; w != nil && !w.granted && !w.gone && k.circularLocked(w, o) {
+			return true
+		}
+	}
+	return false
+}
+
+// holderLocked returns who holds a key, or nil.
+func (k *claims[K]) holderLocked(key K) *claim[K] {
+	if q := k.queues[key]; q != nil {
+		return q.holder
+	}
+	return nil
+}
+
+// drop gives all that an owner holds to those who wait for it.
+func (k *claims[K]) drop(o *owner[K]) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, c := range o.held {
+		k.removeLocked(c)
+	}
+	o.held = nil
+}
+
+// listLocked puts a claim into the queues, and grants it if it may have its keys now.
+func (k *claims[K]) listLocked(c *claim[K]) (granted bool) {
+	for _, key := range c.keys {
+		q := k.queues[key]
+		if q == nil {
+			q = new(claimQueue[K])
+			k.queues[key] = q
+		}
+		i := len(q.waiting)
+		for i > 0 && q.waiting[i-1].seq > c.seq {
+			i--
+		}
+		q.waiting = slices.Insert(q.waiting, i, c)
+	}
+	k.waiting++
+	if k.mayHaveLocked(c) {
+		k.grantLocked(c)
+		return true
+	}
+	c.turn = make(chan struct{})
+	return false
+}
+
+func (k *claims[K]) await(ctx context.Context, c *claim[K]) error {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for {
+		select {
+		case <-c.turn:
+			return nil
+		case <-ctx.Done():
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			k.removeLocked(c)
+			return ctx.Err()
+		case <-timer.C:
+			timer.Reset(k.expire(c))
+		}
+	}
+}
+
+// expire takes their keys from those whom c waits for and who have had them for too long. It returns when to look again.
+func (k *claims[K]) expire(c *claim[K]) time.Duration {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	again := patience
+	for _, key := range c.keys {
+		q := k.queues[key]
+		if c.granted || q == nil || q.holder == nil {
+			continue
+		}
+		if left := patience - time.Since(q.holder.since); left > 0 {
+			again = min(again, left)
+			continue
+		}
+		k.removeLocked(q.holder)
+	}
+	return again
+}
+
+func (k *claims[K]) removeLocked(c *claim[K]) {
+	if c.gone {
+		return
+	}
+	c.gone = true
+	if !c.granted {
+		k.unlistLocked(c)
+	} else {
+		for _, key := range c.keys {
+			k.queues[key].holder = nil
+		}
+	}
+	for _, key := range c.keys {
+		k.offerLocked(key)
+	}
+	for _, key := range c.keys {
+		if q := k.queues[key]; q != nil && q.holder == nil && len(q.waiting) == 0 {
+			delete(k.queues, key)
+		}
+	}
+}
+
+// unlistLocked takes a claim out of the queues.
+func (k *claims[K]) unlistLocked(c *claim[K]) {
+	k.waiting--
+	for _, key := range c.keys {
+		q := k.queues[key]
+		if i := slices.Index(q.waiting, c); i >= 0 {
+			q.waiting = slices.Delete(q.waiting, i, i+1)
+		}
+		if c.firm() {
+			q.firm--
+		}
+	}
+}
+
+// offerLocked grants the oldest claim that may have a key, if it is free.
+func (k *claims[K]) offerLocked(key K) {
+	q := k.queues[key]
+	for i := 0; i < len(q.waiting) && i < maxLooked && q.holder == nil; i++ {
+		c := q.waiting[i]
+		if k.mayHaveLocked(c) {
+			k.grantLocked(c)
+			return
+		}
+		if c.firm() {
+			return
+		}
+	}
+}
+
+// mayHaveLocked reports whether all keys of a claim are free, and none is that of an older one that is firm.
+func (k *claims[K]) mayHaveLocked(c *claim[K]) bool {
+	for _, key := range c.keys {
+		q := k.queues[key]
+		if q.holder != nil {
+			return false
+		}
+		for i := 0; q.firm > 0 && q.waiting[i] != c; i++ {
+			if q.waiting[i].firm() {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// grantLocked gives a claim its keys.
+func (k *claims[K]) grantLocked(c *claim[K]) {
+	k.unlistLocked(c)
+	for _, key := range c.keys {
+		q := k.queues[key]
+		q.holder = c
+		for _, older := range q.waiting {
+			if older.seq > c.seq {
+				break
+			}
+			if older.overtaken++; older.overtaken == maxOvertaken {
+				for _, key := range older.keys {
+					k.queues[key].firm++
+				}
+			}
+		}
+	}
+	c.granted, c.since = true, time.Now()
+	if c.turn != nil {
+		close(c.turn)
+	}
+}
+
+// once returns the keys, each once.
+func once[K cmp.Ordered](keys []K) []K {
+	if len(keys) < 2 {
+		return keys
+	}
+	keys = slices.Clone(keys)
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}
