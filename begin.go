@@ -17,6 +17,7 @@ type txWishes struct {
 	verify bool        // TxOptions.Verify will be asked where the server cannot tell
 	pinned bool        // the connection is one of pgx that the caller has
 	locks  []int64     // advisory locks to hold: see beginLocked
+	print  *txPrint    // what it touches; nil where nobody looks
 }
 
 // txFacts is what is known of the open transaction, for its COMMIT.
@@ -54,7 +55,11 @@ const (
 func (c *core) beginTx(ctx context.Context, conn *pgx.Conn, l *link, o pgx.TxOptions, w txWishes) error {
 	ctx, cancel := c.bounded(ctx)
 	defer release(cancel)
-	return timedOut(ctx, c.sendBegin(ctx, conn, l, o, w))
+	err := timedOut(ctx, c.sendBegin(ctx, conn, l, o, w))
+	if w.print != nil && err == nil && l.rider != nil {
+		l.rider.Digest()
+	}
+	return err
 }
 
 func (c *core) sendBegin(ctx context.Context, conn *pgx.Conn, l *link, o pgx.TxOptions, w txWishes) error {

@@ -84,10 +84,16 @@ func (l *link) beginWithFirst(ctx context.Context) error {
 		l.beginMsgs, l.beginMsgsFor = outcome.Statement("", beginStatement(l.tx.options)), l.tx.options
 	}
 	l.tx.lazy, l.tx.late = true, l.tx.mute == ""
+	if l.pg.TxStatus() != 'I' { // an attempt begins anew: see txPrint
+		l.rider.BeginAgain(rollbackMsgs, l.beginMsgs)
+		return nil
+	}
 	// Where the server did not say who it is, there may be something in between.
 	l.rider.Begin(l.beginMsgs, !l.identified)
 	return nil
 }
+
+var rollbackMsgs = outcome.Statement("", "rollback")
 
 // waits reports whether BEGIN waits for the first statement.
 func (l *link) waits() bool { return l.rider != nil && l.rider.Waits() }

@@ -117,6 +117,12 @@ func settle(ctx context.Context, c *core, conn *pgx.Conn, l *link, query string,
 		return last.verdict, last.err
 	}
 	l.collect()
+	if l.waits() && l.pg.TxStatus() != 'I' {
+		if err := l.rollbackWaiting(ctx, conn); err != nil {
+			return verdictNotApplied, l.notSent(err)
+		}
+		return verdictNotApplied, pgx.ErrTxCommitRollback
+	}
 	if l.waits() && query == plainCommit { // the server has heard nothing, so there is nothing that could be lost
 		if err := ctx.Err(); err != nil {
 			return verdictNotApplied, &notAppliedError{err: err}
@@ -174,7 +180,9 @@ func unsettle(ctx context.Context, conn *pgx.Conn, l *link, strict bool) (verdic
 	}
 	l.collect()
 	v, err := verdictNone, error(nil)
-	if !l.waits() && (!l.refused() || conn.IsClosed()) { // else the server has no transaction
+	if l.waits() && l.pg.TxStatus() != 'I' {
+		err = l.rollbackWaiting(ctx, conn)
+	} else if !l.waits() && (!l.refused() || conn.IsClosed()) { // else the server has no transaction
 		if l.status() == 'I' || l.lostEnd() || strict && l.endedByText(ctx) {
 			v = verdictEnded
 		}
@@ -185,6 +193,12 @@ func unsettle(ctx context.Context, conn *pgx.Conn, l *link, strict bool) (verdic
 		l.demoted(ctx) // before the connection is given back: whether another server would do
 	}
 	return v, err
+}
+
+// rollbackWaiting rolls back a transaction that was to be, with the first statement of the next one. Nothing may be committed then.
+func (l *link) rollbackWaiting(ctx context.Context, conn *pgx.Conn) error {
+	l.leave()
+	return rollback(ctx, conn)
 }
 
 // rollbackTimeout bounds a ROLLBACK whose context has ended: it is sent all the same, so that the connection can be used

@@ -125,6 +125,13 @@ func run[T any](ctx context.Context, c *Conn, query string, args []driver.NamedV
 
 // inTransaction runs a statement in a transaction, whose BEGIN may wait for it.
 func inTransaction[T any](ctx context.Context, c *Conn, query string, args []driver.NamedValue, attempt func(context.Context) (T, error)) (T, error) {
+	if p := c.session.link.tx.wishes.print; p != nil {
+		_, reads := any((*T)(nil)).(*driver.Rows)
+		if err := c.touch(ctx, p, query, args, reads); err != nil {
+			var none T
+			return none, err
+		}
+	}
 	if c.session.link.waits() {
 		return runFirst(ctx, c, func() bool { return repeatableFirst(query, valuesOf(args)) }, attempt)
 	}

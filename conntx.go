@@ -35,6 +35,9 @@ var (
 
 // Exec implements pgx.Tx. It sees a transaction that is ended by text.
 func (t *connTx) Exec(ctx context.Context, sql string, args ...any) (tag pgconn.CommandTag, err error) {
+	if err := t.touch(ctx, sql, args, false); err != nil {
+		return pgconn.CommandTag{}, err
+	}
 	if !t.link.waits() || t.closed {
 		return t.exec(ctx, sql, args...)
 	}
@@ -105,6 +108,9 @@ func (t *connTx) bounded(ctx context.Context) (_ context.Context, limited bool) 
 
 // Query implements pgx.Tx.
 func (t *connTx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	if err := t.touch(ctx, sql, args, true); err != nil {
+		return failedRows{err}, err
+	}
 	if !t.link.waits() || t.closed {
 		return t.query(ctx, sql, args...)
 	}
@@ -129,6 +135,9 @@ func (t *connTx) query(ctx context.Context, sql string, args ...any) (pgx.Rows, 
 
 // QueryRow implements pgx.Tx.
 func (t *connTx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	if err := t.touch(ctx, sql, args, true); err != nil {
+		return failedRows{err}
+	}
 	if t.link.waits() && !t.closed {
 		rows, err := t.queryFirst(ctx, sql, args)
 		return &firstRow{rows, err}
@@ -180,6 +189,9 @@ func (t *connTx) CopyFrom(ctx context.Context, table pgx.Identifier, columns []s
 	if t.closed {
 		return 0, pgx.ErrTxClosed
 	}
+	if err := t.touch(ctx, "copy", nil, false); err != nil {
+		return 0, err
+	}
 	if err := t.beginNow(ctx); err != nil { // the source can be read once only
 		return 0, err
 	}
@@ -198,6 +210,11 @@ func (t *connTx) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 	}
 	if failed := pgx.FailedBatchResults(b, errBatchBegin); failed.Tx() != nil {
 		return failed
+	}
+	for _, q := range b.QueuedQueries {
+		if err := t.touch(ctx, q.SQL, q.Arguments, false); err != nil {
+			return pgx.FailedBatchResults(b, err)
+		}
 	}
 	if err := t.beginNow(ctx); err != nil { // a batch is not sent twice
 		return pgx.FailedBatchResults(b, err)

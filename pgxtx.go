@@ -54,7 +54,7 @@ func (t *pgxTx) begin(ctx context.Context, db PgxTxBeginner, o pgx.TxOptions) er
 		t.fn, t.wishes, own.over = fn, wishes, true
 		t.own.move = t.move
 		t.forClosure(ctx)
-		t.link.tx.wishes.verify, t.link.tx.wishes.name = wishes.verify, wishes.name
+		t.link.tx.wishes.verify, t.link.tx.wishes.name, t.link.tx.wishes.print = wishes.verify, wishes.name, wishes.print
 		return nil
 	}
 	t.Tx, t.conn = tx, tx.Conn()

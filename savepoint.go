@@ -19,6 +19,7 @@ type txScope struct {
 	tx      transaction
 	attempt int
 	locks   []int64  // advisory locks that it begins with
+	print   *txPrint // what it touches; nil where nobody looks
 	outer   *txScope // of another database, around this one
 
 	savepoints int   // how many were made: their names differ within a transaction
@@ -57,8 +58,8 @@ func (s *txScope) nested(ctx context.Context, opts TxOptions, begin begin) error
 	if opts.Isolation != sql.LevelDefault || opts.ReadOnly || opts.Deferrable {
 		return ErrNestedOptions
 	}
-	if s.poison != nil {
-		return s.poison
+	if err := s.poisoned(); err != nil {
+		return err
 	}
 	s.tx.nest(1)
 	defer func() {
@@ -81,8 +82,8 @@ func (s *txScope) nested(ctx context.Context, opts TxOptions, begin begin) error
 	err = s.runNested(ctx, inner)
 	st := s.tx.state()
 	switch {
-	case s.poison != nil:
-		return s.poison
+	case s.poisoned() != nil:
+		return s.poisoned()
 	case st.ended && st.rolledBack && ctx.Err() != nil: // database/sql did, because the context ended
 		if err == nil {
 			err = endpoint.Causes(ctx)
@@ -126,6 +127,14 @@ func (s *txScope) runNested(ctx context.Context, inner transaction) error {
 	err := inner.run(ctx)
 	returned = true
 	return err
+}
+
+// poisoned returns why the transaction must not commit.
+func (s *txScope) poisoned() error {
+	if s.poison == nil && s.print != nil {
+		return s.print.broken
+	}
+	return s.poison
 }
 
 // escape makes an error the fate of the whole transaction where only running that again can heal it, or where the

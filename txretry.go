@@ -115,7 +115,10 @@ func (c *core) transact(ctx context.Context, db any, opts TxOptions, begin begin
 	}
 	turn := c.turnOf(ctx, opts)
 	err = c.repeat(ctx, &op, retrier, &turn, func(ctx context.Context) error {
-		return c.attempt(ctx, &txScope{core: c, db: db, attempt: op.attempts, locks: c.locksOf(opts, &turn), outer: scopeFrom(ctx)}, opts, begin)
+		scope := &txScope{
+			core: c, db: db, attempt: op.attempts, locks: c.locksOf(opts, &turn), print: c.printOf(ctx, &op, opts, &turn), outer: scopeFrom(ctx),
+		}
+		return c.attempt(ctx, scope, opts, begin)
 	})
 	op.end(ctx, err)
 	return err
@@ -197,8 +200,8 @@ func (c *core) attempt(ctx context.Context, scope *txScope, opts TxOptions, begi
 	err = tx.run(withScope(ctx, scope))
 	st := tx.state()
 	switch {
-	case scope.poison != nil:
-		err = scope.poison
+	case scope.poisoned() != nil:
+		err = scope.poisoned()
 	case err == nil && ctx.Err() != nil && !st.last:
 		err = endpoint.Causes(ctx)
 	}

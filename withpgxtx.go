@@ -79,7 +79,7 @@ func beginPgx(c *core, db PgxTxBeginner, opts TxOptions, fn func(context.Context
 			o.DeferrableMode = pgx.Deferrable
 		}
 		t := &pgxTx{core: c, fn: fn, wishes: opts.wishes()}
-		t.wishes.locks = scope.locks
+		t.wishes.locks, t.wishes.print = scope.locks, scope.print
 		if err := t.begin(ctx, db, o); err != nil {
 			return nil, err
 		}

@@ -129,7 +129,7 @@ func beginSQL(c *core, db TxBeginner, opts TxOptions, fn func(context.Context, *
 			return &sqlTx{core: c, tx: outer.tx, record: outer.record, fn: fn}, nil
 		}
 		record := &txRecord{deferrable: opts.Deferrable, wishes: opts.wishes()}
-		record.wishes.locks = scope.locks
+		record.wishes.locks, record.wishes.print = scope.locks, scope.print
 		tx, err := db.BeginTx(withRecord(ctx, record), &sql.TxOptions{Isolation: opts.Isolation, ReadOnly: opts.ReadOnly})
 		switch {
 		case err == nil:

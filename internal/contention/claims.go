@@ -28,6 +28,7 @@ type claims[K cmp.Ordered] struct {
 	mu      sync.Mutex
 	queues  map[K]*claimQueue[K] // of the keys that somebody holds or waits for
 	waiting int
+	enough  time.Duration // after which a key is taken from its holder by who waits for it
 }
 
 type claimQueue[K cmp.Ordered] struct {
@@ -56,18 +57,18 @@ type owner[K cmp.Ordered] struct {
 
 func (c *claim[K]) firm() bool { return c.overtaken >= maxOvertaken }
 
-// errCircle says that keys cannot be waited for: who holds them waits for what the waiter itself holds.
-var errCircle = errors.New("those who hold what is waited for wait for the waiter")
+// ErrCircle says that somebody cannot be waited for, who waits for the waiter.
+var ErrCircle = errors.New("who is waited for waits for the waiter")
 
 // hold waits until all keys are free for o. seq is its age: the lower, the older. An owner that holds keys already keeps them
-// meanwhile, and goes before all that hold nothing; where it would wait in a circle, it does not, and the error is errCircle.
+// meanwhile, and goes before all that hold nothing; where it would wait in a circle, it does not, and the error is ErrCircle.
 func (k *claims[K]) hold(ctx context.Context, o *owner[K], keys []K, seq uint64) (waited time.Duration, err error) {
 	c := &claim[K]{seq: seq, keys: once(keys), owner: o}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if len(o.held) > 0 {
 		if k.circularLocked(c, o) {
-			return 0, errCircle
+			return 0, ErrCircle
 		}
 		c.seq = 0
 	}
@@ -75,9 +76,9 @@ func (k *claims[K]) hold(ctx context.Context, o *owner[K], keys []K, seq uint64)
 		if len(o.held) > 0 {
 			o.waits = c
 		}
-		began := time.Now()
+		began, enough := time.Now(), k.enough
 		k.mu.Unlock()
-		err = k.await(ctx, c)
+		err = k.await(ctx, c, enough)
 		k.mu.Lock()
 		o.waits, waited = nil, time.Since(began)
 	}
@@ -85,6 +86,20 @@ func (k *claims[K]) hold(ctx context.Context, o *owner[K], keys []K, seq uint64)
 		o.held = append(o.held, c)
 	}
 	return waited, err
+}
+
+// tryLocked is hold where nothing is waited for.
+func (k *claims[K]) tryLocked(o *owner[K], keys []K, seq uint64) bool {
+	if len(o.held) > 0 {
+		seq = 0
+	}
+	c := &claim[K]{seq: seq, keys: once(keys), owner: o}
+	if !k.listLocked(c) {
+		k.removeLocked(c)
+		return false
+	}
+	o.held = append(o.held, c)
+	return true
 }
 
 // circularLocked reports whether c, were it to wait, would wait for o.
@@ -116,6 +131,10 @@ func (k *claims[K]) holderLocked(key K) *claim[K] {
 func (k *claims[K]) drop(o *owner[K]) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.dropLocked(o)
+}
+
+func (k *claims[K]) dropLocked(o *owner[K]) {
 	for _, c := range o.held {
 		k.removeLocked(c)
 	}
@@ -145,8 +164,8 @@ func (k *claims[K]) listLocked(c *claim[K]) (granted bool) {
 	return false
 }
 
-func (k *claims[K]) await(ctx context.Context, c *claim[K]) error {
-	timer := time.NewTimer(patience)
+func (k *claims[K]) await(ctx context.Context, c *claim[K], enough time.Duration) error {
+	timer := time.NewTimer(enough)
 	defer timer.Stop()
 	for {
 		select {
@@ -167,13 +186,13 @@ func (k *claims[K]) await(ctx context.Context, c *claim[K]) error {
 func (k *claims[K]) expire(c *claim[K]) time.Duration {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	again := patience
+	again := k.enough
 	for _, key := range c.keys {
 		q := k.queues[key]
 		if c.granted || q == nil || q.holder == nil {
 			continue
 		}
-		if left := patience - time.Since(q.holder.since); left > 0 {
+		if left := k.enough - time.Since(q.holder.since); left > 0 {
 			again = min(again, left)
 			continue
 		}
@@ -280,4 +299,11 @@ func once[K cmp.Ordered](keys []K) []K {
 	keys = slices.Clone(keys)
 	slices.Sort(keys)
 	return slices.Compact(keys)
+}
+
+// waitingNow returns how many claims wait.
+func (k *claims[K]) waitingNow() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.waiting
 }

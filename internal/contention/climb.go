@@ -40,8 +40,9 @@ const (
 	maxRest = 30 * time.Second
 )
 
-func (c *climb) start() {
-	*c = climb{limit: 1, best: 1, step: 1}
+// start begins with a limit.
+func (c *climb) start(limit int) {
+	*c = climb{limit: limit, best: limit, step: 1}
 }
 
 // saw is told of an attempt that ended, of how many run now, and whether somebody waits. It may change the limit.

@@ -38,7 +38,7 @@ func TestAHigherLimitIsKeptOnlyWhereItIsWorthIt(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var c climb
-				c.start()
+				c.start(1)
 				for c.limit == 1 { // the rate of one is found out
 					feed(&c, 1, slow, 0)
 				}
@@ -54,7 +54,7 @@ func TestAHigherLimitIsKeptOnlyWhereItIsWorthIt(t *testing.T) {
 func TestAfterATryThatFailedNothingIsTriedForALongTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var c climb
-		c.start()
+		c.start(1)
 		tries := 0
 		for range 10_000 {
 			before := c.limit

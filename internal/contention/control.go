@@ -146,6 +146,8 @@ type Call struct {
 	holds   *owner[string] // the keys; nil where it does not
 	watched bool           // the attempt is one that the keys' watch counts
 	began   time.Time
+	print   *Footprint // of the attempt; nil where nobody looks at one
+	marks   []uint64   // what earlier attempts have touched that conflicts
 }
 
 // ErrLate says that the time for attempts was over before one was admitted.
@@ -206,6 +208,13 @@ func (t *Call) enter(ctx context.Context) (waited time.Duration, err error) {
 				return waited, err
 			}
 			t.limiter = l
+			t.print = l.footprint(t.seq, len(t.keys) > 0 || escalated)
+			if more, err = t.print.again(ctx, t.marks); err != nil {
+				t.in = true
+				t.leave(Other)
+				return waited + more, err
+			}
+			waited += more
 			if t.conflicts > 0 {
 				if err := sleep(ctx, l.pause()); err != nil {
 					t.in = true
@@ -255,6 +264,7 @@ func (t *Call) Leave(o Outcome) {
 func (t *Call) leave(o Outcome) {
 	c := t.control
 	if o.conflict() {
+		t.marks = t.print.marks(t.marks[:0])
 		t.conflicts++
 		if t.holds != nil || len(t.keys) == 0 {
 			t.stubborn++
@@ -264,7 +274,7 @@ func (t *Call) leave(o Outcome) {
 	case t.watched:
 		c.keys.saw(o)
 	case t.limiter != nil:
-		t.limiter.leave(t.pass, o, time.Since(t.began))
+		t.limiter.leave(t.pass, t.print, o, time.Since(t.began))
 	case !o.conflict():
 	case len(t.keys) > 0 && t.holds == nil:
 		c.keys.alarm(o)
@@ -272,8 +282,11 @@ func (t *Call) leave(o Outcome) {
 		c.named(t.name, true).alarm(o)
 	}
 	t.letGo()
-	t.in, t.watched, t.limiter, t.pass = false, false, nil, pass{}
+	t.in, t.watched, t.limiter, t.pass, t.print = false, false, nil, pass{}, nil
 }
+
+// Footprint is what the attempt that was admitted is to tell of its statements; nil where that is of no use.
+func (t *Call) Footprint() *Footprint { return t.print }
 
 // Escalated returns how many attempts have conflicted since the transaction was to run alone, and a negative number where it
 // is not.

@@ -14,7 +14,7 @@ type keyTable struct {
 
 func (k *keyTable) init(active *atomic.Int32) {
 	k.watch = watch{active: active}
-	k.queues = make(map[string]*claimQueue[string])
+	k.queues, k.enough = make(map[string]*claimQueue[string]), patience
 }
 
 // ask returns the phase that holds for an attempt. With forced it is contended.

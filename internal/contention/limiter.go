@@ -23,6 +23,7 @@ type limiter struct {
 	queue   []*waiter
 	moved   time.Time // when somebody was admitted or left last
 	away    float64   // how much those conflict that run elsewhere: see pause
+	prints  *footprints
 }
 
 // pass is the admission of one attempt.
@@ -37,7 +38,7 @@ type waiter struct {
 }
 
 func newLimiter(active *atomic.Int32) *limiter {
-	return &limiter{watch: watch{active: active}}
+	return &limiter{watch: watch{active: active}, prints: newFootprints()}
 }
 
 // duration returns the moving average of the time of attempts that committed.
@@ -136,7 +137,23 @@ func (l *limiter) admits(alone bool) bool {
 	case alone:
 		return l.running == 0
 	}
-	return l.running < l.climb.limit
+	return l.running < l.limit()
+}
+
+// limit is how many may run now.
+func (l *limiter) limit() int {
+	if l.prints.learning() {
+		return max(l.climb.limit, learnAt)
+	}
+	return l.climb.limit
+}
+
+// footprint returns that of an attempt which was admitted; nil where there is nothing to be gained by it.
+func (l *limiter) footprint(seq uint64, useless bool) *Footprint {
+	if useless || l.phase() != contended {
+		return nil
+	}
+	return &Footprint{table: l.prints, seq: seq}
 }
 
 func (l *limiter) admitLocked(alone bool) {
@@ -165,7 +182,8 @@ func (l *limiter) grantNextLocked() {
 }
 
 // leave ends an attempt.
-func (l *limiter) leave(p pass, o Outcome, took time.Duration) {
+func (l *limiter) leave(p pass, f *Footprint, o Outcome, took time.Duration) {
+	taught := l.prints.end(f, o, l.duration())
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.leaveLocked(p.alone)
@@ -180,10 +198,15 @@ func (l *limiter) leave(p pass, o Outcome, took time.Duration) {
 		}
 	case contended:
 		l.quiet++
-		if o.conflict() || len(l.queue) > 0 {
+		if o.conflict() || len(l.queue) > 0 || f != nil && f.waited {
 			l.stir()
 		}
-		l.climb.saw(o, l.running, len(l.queue) > 0)
+		switch {
+		case taught:
+			l.climb.start(l.prints.atOnce())
+		case !l.prints.learning():
+			l.climb.saw(o, l.running, len(l.queue) > 0)
+		}
 		l.settle()
 	}
 	l.grantLocked()
@@ -202,7 +225,7 @@ func (l *limiter) contendLocked() {
 	if l.phase() != contended {
 		l.become(contended)
 	}
-	l.climb.start()
+	l.climb.start(1)
 }
 
 // Conflicts of an attempt that was the only one of its name come from elsewhere: from other processes, mostly. These cannot be
@@ -255,7 +278,7 @@ func (l *limiter) add(s *State) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s.Contended++
-	s.Waiting += len(l.queue)
+	s.Waiting += len(l.queue) + l.prints.waitingNow()
 	if s.Limit == 0 || l.climb.limit < s.Limit {
 		s.Limit = l.climb.limit
 	}

@@ -2,6 +2,7 @@ package piggyback
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"io"
 	"sync/atomic"
@@ -15,6 +16,7 @@ type Conn struct {
 	w io.Writer
 
 	begin  []byte // travels ahead of the next flight; nil if nothing does
+	ahead  int    // the statements of that
 	single bool   // a Query must not be sent before BEGIN is answered
 	behind []byte // travels behind the next flight that executes something; nil if nothing does
 
@@ -22,6 +24,7 @@ type Conn struct {
 	ready byte          // transaction status at the end of the flight of BEGIN
 
 	framing framing // of what was handed on
+	digest  *digest // of that; nil while nobody asks for one
 
 	buf    *bufio.Reader // nil while nothing is taken out of what is read
 	flight flight        // that is being answered
@@ -76,8 +79,15 @@ func New(r io.Reader, w io.Writer) *Conn { return &Conn{r: r, w: w} }
 // it has refused them. The user must have read all that answers what it has sent. msgs must not change.
 func (c *Conn) Begin(msgs []byte, single bool) {
 	c.Reset()
-	c.begin, c.single, c.framing.due = msgs, single, 0
+	c.begin, c.ahead, c.single, c.framing.due = msgs, 1, single, 0
 	c.phase.Store(phaseWaits)
+}
+
+// BeginAgain is Begin in an open transaction: rollback travels ahead of msgs, and ends it. Both are one statement that returns no rows. Until
+// then it is open, which its user is to know who sends nothing more.
+func (c *Conn) BeginAgain(rollback, msgs []byte) {
+	c.Begin(append(bytes.Clone(rollback), msgs...), false)
+	c.ahead = 2
 }
 
 // Behind makes msgs, which are those of the extended protocol for one statement that returns one row, travel behind the next flight
@@ -90,7 +100,7 @@ func (c *Conn) Behind(msgs []byte) {
 
 // Reset forgets all that was not sent, and what became of what was.
 func (c *Conn) Reset() {
-	c.begin, c.behind, c.answer = nil, nil, NoAnswer
+	c.begin, c.behind, c.answer, c.digest = nil, nil, NoAnswer, nil
 	c.sent, c.end = false, NoEnd
 	c.phase.Store(phaseNone)
 }

@@ -38,6 +38,7 @@ type flight struct {
 	whole    bool // both
 	idle     bool // that, and it only closes what was prepared
 	begins   bool // BEGIN travels ahead
+	ahead    int  // the statements that do, of which BEGIN is the last
 	begun    bool // BEGIN has traveled alone before it
 	alone    bool // it is that BEGIN
 	asks     bool // something travels behind
@@ -90,7 +91,7 @@ var buffers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, buffer
 func (c *Conn) track(f flight) {
 	f.part = partTheirs
 	if f.begins {
-		f.part = partBegin
+		f.part, f.ahead = partBegin, c.ahead
 	}
 	c.flight = f
 	if c.buf == nil {
@@ -104,6 +105,14 @@ func (c *Conn) tracking() bool { return c.buf != nil && !c.flight.over }
 
 // Read reads what is not taken out.
 func (c *Conn) Read(p []byte) (int, error) {
+	n, err := c.read(p)
+	if c.digest != nil {
+		c.digest.follow(p[:n])
+	}
+	return n, err
+}
+
+func (c *Conn) read(p []byte) (int, error) {
 	if len(c.held) > 0 {
 		n := copy(p, c.held)
 		if c.held = c.held[n:]; len(c.held) == 0 {
@@ -310,7 +319,9 @@ func (c *Conn) oursOfBegin(typ byte) bool {
 	case msgParseComplete, msgBindComplete:
 		return true
 	case msgCommandComplete:
-		f.part = partTheirs
+		if f.ahead--; f.ahead == 0 {
+			f.part = partTheirs
+		}
 		return true
 	}
 	// An error; or something that is no answer to BEGIN, which the user will not understand either.
