@@ -21,7 +21,7 @@ type txPrint struct {
 	*contention.Footprint
 	core   *core
 	waited func(context.Context, time.Duration)
-	yields bool // the attempt may be given up for one that knows what it touches
+	yields bool // the attempt may be given up where others wait for it, for one that knows what it touches
 	broken error
 
 	begun bool     // a statement was sent that takes a snapshot
@@ -39,14 +39,14 @@ type txRead struct {
 // maxReads bounds what is read again behind a wait. Chosen: more would take longer than what another attempt costs.
 const maxReads = 16
 
-// inTheWayError is the error of a statement that was not sent, because it would have conflicted.
+// inTheWayError is the error of a statement that was not sent, because the transaction would have conflicted.
 type inTheWayError struct{ changed bool }
 
 func (e *inTheWayError) Error() string {
 	if e.changed {
 		return "retrypg: what the transaction had read was changed while it waited for another one: return the error, and it is run again"
 	}
-	return "retrypg: another transaction is at work on the same, so that this one would conflict: return the error, and it is run again in its turn"
+	return "retrypg: another transaction waits for what this one has, and has what this one would wait for: return the error, and it is run again in its turn"
 }
 
 // SQLState returns serialization_failure, which it would have been.
@@ -98,14 +98,8 @@ func takesNoSnapshot(sql string) bool { return repeatableFirst(sql, nil) && !rer
 // await waits for what Touch has said.
 func (p *txPrint) await(ctx context.Context, conn *pgx.Conn, l *link) error {
 	anew := p.begun && l.keepsSnapshot()
-	switch {
-	case !anew:
-	case !p.done && !l.tx.shared && l.hasRead():
-	case p.yields:
-		p.broken = &inTheWayError{}
-		return p.broken
-	default:
-		p.Pass()
+	if anew && (p.done || l.tx.shared || !l.hasRead()) {
+		p.Pass(false) // waiting would not help: it would still see what was before
 		return nil
 	}
 	var seen uint64
@@ -129,7 +123,7 @@ func (p *txPrint) await(ctx context.Context, conn *pgx.Conn, l *link) error {
 		p.broken = &inTheWayError{}
 		return p.broken
 	default:
-		p.Pass()
+		p.Pass(!anew)
 	}
 	if !anew {
 		return nil

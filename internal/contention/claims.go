@@ -291,11 +291,8 @@ func (k *claims[K]) grantLocked(c *claim[K]) {
 	}
 }
 
-// once returns the keys, each once.
+// once returns a copy of the keys, each once.
 func once[K cmp.Ordered](keys []K) []K {
-	if len(keys) < 2 {
-		return keys
-	}
 	keys = slices.Clone(keys)
 	slices.Sort(keys)
 	return slices.Compact(keys)

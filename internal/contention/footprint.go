@@ -25,8 +25,9 @@ type Footprint struct {
 	seq     uint64
 	holds   owner[uint64]
 	touched []touch
+	number  int    // of the statement
 	pending []Mark // that Await is to wait for
-	looks   bool   // it has not waited for another's mark, to see what comes of that
+	looks   Mark   // for which it has not waited, to see what comes of that
 	loose   bool   // it has marks that it does not hold, and waits for none
 	circled bool   // it was not let wait in a circle
 	waited  bool   // it was in the way of another one
@@ -35,6 +36,8 @@ type Footprint struct {
 type touch struct {
 	Mark
 	at       *place
+	number   int  // of the statement
+	free     bool // it is not held, although its place is telling
 	met      bool // another attempt was at the place meanwhile
 	together bool // with the same argument
 }
@@ -55,8 +58,8 @@ const (
 	explore       = 64
 	afterConflict = time.Second
 	afterDeadlock = time.Minute
-	// A mark is taken from who has had it for enoughTimes what attempts take on average, and for minEnough. Chosen: who holds it may wait for the
-	// server, and so for the waiter.
+	// A mark is taken from who has had it for enoughTimes what attempts take that wait for nobody, and for minEnough. Chosen: who holds it may wait
+	// for the server, and so for the waiter.
 	enoughTimes = 16
 	minEnough   = 20 * time.Millisecond
 )
@@ -65,14 +68,15 @@ const (
 type footprints struct {
 	claims[uint64]
 	places map[uint64]*place
-	met    int          // how often a mark was another's
-	looked time.Time    // before this none is passed by
-	taught atomic.Int32 // attempts that something was learned from, until there are enough; 0: nobody has touched anything yet
+	usual  time.Duration // that attempts take
+	met    int           // how often a mark was another's
+	looked time.Time     // before this none is passed by
+	taught atomic.Int32  // attempts that something was learned from, until there are enough; 0: nobody has touched anything yet
 }
 
 func newFootprints() *footprints {
 	f := &footprints{places: make(map[uint64]*place)}
-	f.queues, f.enough = make(map[uint64]*claimQueue[uint64]), patience
+	f.queues, f.enough = make(map[uint64]*claimQueue[uint64]), minEnough
 	return f
 }
 
@@ -92,6 +96,7 @@ func (f *Footprint) Touch(marks []Mark) (free bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f.loosenLocked()
+	f.number++
 	var keys []uint64
 	f.pending = f.pending[:0]
 	for _, m := range marks {
@@ -99,7 +104,7 @@ func (f *Footprint) Touch(marks []Mark) (free bool) {
 			continue
 		}
 		f.pending = append(f.pending, m)
-		if !f.loose && t.tellingLocked(m.Place) && !f.mayPassLocked(m.Value) {
+		if !f.loose && t.tellingLocked(m.Place) && !f.mayPassLocked(m) {
 			keys = append(keys, m.Value)
 		}
 	}
@@ -169,7 +174,7 @@ func (f *Footprint) holdsLocked(value uint64) bool {
 // circle of which a part is here.
 func (f *Footprint) loosenLocked() {
 	for _, m := range f.touched {
-		if f.table.tellingLocked(m.Place) && !f.holdsLocked(m.Value) {
+		if !m.free && f.table.tellingLocked(m.Place) && !f.holdsLocked(m.Value) {
 			f.loose = true
 			f.table.dropLocked(&f.holds)
 			return
@@ -178,8 +183,8 @@ func (f *Footprint) loosenLocked() {
 }
 
 // mayPassLocked reports whether a mark need not be held: it is, or it is another's and this is the time that one looks what comes of that.
-func (f *Footprint) mayPassLocked(value uint64) bool {
-	holder := f.table.holderLocked(value)
+func (f *Footprint) mayPassLocked(m Mark) bool {
+	holder := f.table.holderLocked(m.Value)
 	switch {
 	case holder == nil:
 		return false
@@ -190,7 +195,7 @@ func (f *Footprint) mayPassLocked(value uint64) bool {
 	if t.met++; t.met < explore || len(f.holds.held) > 0 || time.Now().Before(t.looked) {
 		return false
 	}
-	t.met, t.looked, f.looks, f.loose = 0, time.Now().Add(afterConflict), true, true
+	t.met, t.looked, f.looks = 0, time.Now().Add(afterConflict), m
 	return true
 }
 
@@ -198,7 +203,7 @@ func (f *Footprint) mayPassLocked(value uint64) bool {
 func (f *Footprint) touchLocked() {
 	t := f.table
 	for _, m := range f.pending {
-		mine := touch{Mark: m, at: t.placeLocked(m.Place)}
+		mine := touch{Mark: m, at: t.placeLocked(m.Place), number: f.number, free: t.tellingLocked(m.Place) && !f.holdsLocked(m.Value)}
 		for _, other := range mine.at.users {
 			for i := range other.touched {
 				if its := &other.touched[i]; its.Place == m.Place {
@@ -226,13 +231,15 @@ func (t *footprints) tellingLocked(at uint64) bool {
 	return p != nil && p.telling
 }
 
-// Pass makes f go on without what Touch has said that it is to wait for, and without waiting any more.
-func (f *Footprint) Pass() {
+// Pass makes f go on without what Touch has said that it is to wait for. With loose it waits for nothing any more, and nobody for it.
+func (f *Footprint) Pass(loose bool) {
 	t := f.table
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	f.loose = true
-	t.dropLocked(&f.holds)
+	if loose {
+		f.loose = true
+		t.dropLocked(&f.holds)
+	}
 	f.touchLocked()
 }
 
@@ -265,18 +272,26 @@ func (t *footprints) end(f *Footprint, o Outcome, took time.Duration) (taught bo
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.enough = min(max(minEnough, enoughTimes*took), patience)
+	if o == Committed {
+		t.timeLocked(took)
+	}
 	t.dropLocked(&f.holds)
 	for _, m := range f.touched {
 		m.at.users = slices.DeleteFunc(m.at.users, func(o *Footprint) bool { return o == f })
 	}
-	if f.looks {
+	if f.looks != (Mark{}) {
 		t.looked = time.Now().Add(map[Outcome]time.Duration{Conflict: afterConflict, Deadlock: afterDeadlock}[o])
 	}
 	if o == Other || f.circled || len(f.touched) == 0 {
 		return false
 	}
-	f.teach(o)
+	if f.teach(o) {
+		for _, p := range t.places { // with this, others tell something else
+			if !p.telling {
+				p.together, p.apart = share{}, share{}
+			}
+		}
+	}
 	if n := t.taught.Load(); n <= learnFor {
 		t.taught.Store(n + 1)
 		return n == learnFor
@@ -284,17 +299,38 @@ func (t *footprints) end(f *Footprint, o Outcome, took time.Duration) (taught bo
 	return false
 }
 
+// timeLocked is told how long an attempt took that committed. What they take when they wait for nobody is what counts, and few of them do: so one that is quicker
+// than usual counts at once, and others only little by little.
+func (t *footprints) timeLocked(took time.Duration) {
+	const weight = 16
+	if t.usual == 0 || took < t.usual {
+		t.usual = took
+	}
+	t.usual += (min(took, 2*t.usual) - t.usual) / weight
+	t.enough = min(max(minEnough, enoughTimes*t.usual), patience)
+}
+
 // teach tells the places at which the attempt has met others how it has ended. Where it was with the same argument at several places, that tells
-// of the one only where this happens least: two transactions that change the same account have the same tenant, too.
-func (f *Footprint) teach(o Outcome) {
+// of the one only where this happens least: two transactions that change the same account have the same tenant, too. It reports whether a place
+// became telling.
+func (f *Footprint) teach(o Outcome) (found bool) {
 	var closest *place
 	for _, m := range f.touched {
+		if m.Mark == f.looks {
+			closest = m.at
+			break
+		}
+		if o == Deadlock && m.number != f.number {
+			continue // the statement that was sent last is the one that has waited
+		}
 		if m.together && (closest == nil || m.at.often() < closest.often()) {
 			closest = m.at
 		}
 	}
 	if closest != nil {
+		was := closest.telling
 		closest.saw(true, o)
+		found = closest.telling && !was
 	}
 	for i, m := range f.touched {
 		apart := m.met
@@ -307,6 +343,7 @@ func (f *Footprint) teach(o Outcome) {
 			m.at.saw(false, o)
 		}
 	}
+	return found
 }
 
 // placeLocked returns what is known of a place. Where there are too many, those are forgotten that tell nothing.

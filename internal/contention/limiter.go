@@ -183,7 +183,7 @@ func (l *limiter) grantNextLocked() {
 
 // leave ends an attempt.
 func (l *limiter) leave(p pass, f *Footprint, o Outcome, took time.Duration) {
-	taught := l.prints.end(f, o, l.duration())
+	taught := l.prints.end(f, o, took)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.leaveLocked(p.alone)

@@ -15,7 +15,7 @@ const (
 	// A place becomes telling by fewTogether attempts with the same argument of which fewConflicts and one in oftenOne conflict, and worseTogether
 	// times as likely as others. Chosen: who waits loses as much time as an attempt takes that conflicts and is repeated, so it is not worth it
 	// for rare conflicts; and an argument that all transactions have, that of a tenant say, makes no difference by itself.
-	fewTogether   = 8
+	fewTogether   = 16
 	fewConflicts  = 3
 	oftenOne      = 4
 	worseTogether = 2
