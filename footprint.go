@@ -60,7 +60,7 @@ func (c *core) printOf(ctx context.Context, op *operation, opts TxOptions, turn 
 	}
 	set := c.tuned.Load().set
 	return &txPrint{
-		Footprint: f, core: c, waited: op.admitted,
+		Footprint: f, core: c, waited: op.delayed,
 		yields: op.attempts == 1 && set.backoff == nil && orDefault(opts.MaxAttempts, set.maxAttempts) > 1,
 	}
 }

@@ -132,6 +132,12 @@ func (op *operation) admitted(ctx context.Context, waited time.Duration) {
 	op.span.Admission(op.attempts+1, waited)
 }
 
+// delayed is told that a statement of the attempt in progress had to wait for another transaction.
+func (op *operation) delayed(ctx context.Context, waited time.Duration) {
+	op.core.rec.AdmissionWait(ctx, waited)
+	op.span.Admission(op.attempts, waited)
+}
+
 // report tells the breaker how an operation went. What the server answers, what the caller's own context ended, and a
 // pooled connection that was found dead say nothing of whether the server can be reached now.
 func report(ctx context.Context, permit *breaker.Permit, err error) {

@@ -28,7 +28,8 @@ type TxOptions struct {
 	// at its start for a snapshot that cannot conflict.
 	Deferrable bool
 	// Name names the transaction in spans and hooks, as in "transfer". It is not sent to the server. 64 bytes are kept.
-	// Transactions of one name that conflict are admitted together: names are meant to be few. Beyond 256 of a handle, they share one limit.
+	// Transactions of one name that conflict are admitted together, and what is learned of their statements is of one name: names are meant to be few.
+	// Beyond 256 of a handle, they share one limit.
 	Name string
 	// MaxAttempts bounds the attempts of this transaction, the first included. Zero means the connector's setting.
 	MaxAttempts int
@@ -39,7 +40,7 @@ type TxOptions struct {
 	Commit CommitCheck
 	// Keys name what the transaction will change, as in "account:3", for contention control: while transactions with keys
 	// conflict, no two of this handle run at a time that have a key in common. Each waits for its turn before it takes a
-	// connection. Keys that are missing, or too many, cost conflicts or waits and nothing else. They are not sent to the
+	// connection. Of a transaction with keys the arguments are not looked at, and nothing is read twice. Keys that are missing, or too many, cost conflicts or waits and nothing else. They are not sent to the
 	// server but as a hash, for the locks of ContentionOptions.AdvisoryLocks. A nested WithTx has those of the outermost.
 	Keys []string
 	// Verify, if not nil, is asked whether the transaction committed where the server cannot tell: after a crash or a

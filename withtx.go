@@ -25,7 +25,10 @@ type TxBeginner interface {
 // backoff. AttemptFromContext tells fn which attempt it is.
 //
 // While many transactions conflict with each other, an attempt waits for its turn before it begins, without a connection and
-// for no longer than ctx and MaxElapsed allow: see TxOptions.Keys and ContentionOptions.
+// for no longer than ctx and MaxElapsed allow: see TxOptions.Keys and ContentionOptions. One without keys may also wait before it sends a statement, as
+// the arguments of that are those of another transaction in progress with which it would conflict. What a REPEATABLE READ or SERIALIZABLE transaction has read
+// before is out of date then. If it has done nothing else, it is rolled back and begun again below fn, and reads the same once more, the statements being plain
+// SELECTs without locks and without functions but a few common ones; fn goes on where all of the answers are the same, and is run again where they are not.
 //
 // fn must leave Commit and Rollback to WithTx, else the error matches ErrTxEnded, also where fn has sent them as text. Only
 // the error of an fn that has called Rollback, on a handle of ours, is taken as if WithTx had done so. If fn panics, the

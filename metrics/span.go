@@ -106,7 +106,7 @@ func (s Span) Backoff(attempt int, wait time.Duration, code, class string) {
 	s.span.AddEvent(eventBackoff, trace.WithAttributes(kvs...))
 }
 
-// Admission adds the event retry.admission: the next attempt, counted from 1, had to wait for its turn.
+// Admission adds the event retry.admission: an attempt, counted from 1, had to wait for its turn, or one of its statements had.
 func (s Span) Admission(attempt int, waited time.Duration) {
 	s.Event(eventAdmission, AttrAttempt.Int(attempt), AttrDelay.Float64(max(waited, 0).Seconds()))
 }
