@@ -31,17 +31,18 @@ func (f *firstAttempt) begin(c *core) bool {
 // metered reports whether metrics are recorded.
 func (f *firstAttempt) metered() bool { return !f.started.IsZero() }
 
-// succeeded ends an attempt that succeeded, and its statement.
-func (f *firstAttempt) succeeded(ctx context.Context) {
-	f.over = true
+// done ends an attempt, and its statement if it succeeded, as done reports; else the statement goes on, in afterFirst.
+func (f *firstAttempt) done(ctx context.Context, err error) bool {
+	f.over, f.err = true, err
+	if err != nil {
+		return false
+	}
 	f.core.budget.Deposit()
 	if f.metered() {
 		f.core.rec.AtOnce(ctx, metrics.OpStatement, time.Since(f.started))
 	}
+	return true
 }
-
-// failed ends an attempt that failed with err. Its statement goes on, in afterFirst.
-func (f *firstAttempt) failed(err error) { f.over, f.err = true, err }
 
 // operation is what the statement is as an operation, of which the attempt was the first.
 func (f *firstAttempt) operation() operation {

@@ -86,7 +86,13 @@ func (s *session) ExecContext(ctx context.Context, query string, argsV []driver.
 	}
 	bounded, cancel := s.core.bounded(ctx)
 	defer release(cancel)
-	tag, err := s.exec(bounded, query, args, last)
+	var tag pgconn.CommandTag
+	var err error
+	if last {
+		tag, err = s.execLast(bounded, query, args)
+	} else {
+		tag, err = s.pgx.Exec(bounded, query, args...)
+	}
 	switch {
 	case last && s.link.tx.last.sent && err != nil:
 		return nil, err
@@ -106,11 +112,8 @@ func (s *session) ExecContext(ctx context.Context, query string, argsV []driver.
 	return driver.RowsAffected(tag.RowsAffected()), nil
 }
 
-// exec executes a statement; with last COMMIT goes with it.
-func (s *session) exec(ctx context.Context, query string, args []any, last bool) (pgconn.CommandTag, error) {
-	if !last {
-		return s.pgx.Exec(ctx, query, args...)
-	}
+// execLast executes a statement that COMMIT goes with.
+func (s *session) execLast(ctx context.Context, query string, args []any) (pgconn.CommandTag, error) {
 	return s.link.sendLast(ctx, s.tx.ctx, s.core, s.pgx, func(ctx context.Context) (pgconn.CommandTag, error) {
 		return s.pgx.Exec(ctx, query, args...)
 	})
