@@ -104,6 +104,16 @@ func (c *Conn) tracking() bool { return c.buf != nil && !c.flight.over }
 
 // Read reads what is not taken out.
 func (c *Conn) Read(p []byte) (int, error) {
+	if c.buf != nil || len(c.held) > 0 || c.phase.Load() == phaseReady {
+		return c.readTaking(p)
+	}
+	n, err := c.r.Read(p)
+	c.framing.follow(p[:n])
+	return n, err
+}
+
+// readTaking is Read while something is or was taken out.
+func (c *Conn) readTaking(p []byte) (int, error) {
 	if len(c.held) > 0 {
 		n := copy(p, c.held)
 		if c.held = c.held[n:]; len(c.held) == 0 {
@@ -115,7 +125,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 		c.phase.Store(phaseNone) // the user has read all that there was before it reads on
 	}
 	if c.buf == nil {
-		return c.pass(p)
+		return c.Read(p)
 	}
 	n := 0
 	for n < len(p) {
@@ -157,13 +167,6 @@ func (f *flight) needed() int {
 // handedOn reports whether the end of the flight was handed on.
 func (c *Conn) handedOn() bool { return c.buf == nil || c.flight.over && c.flight.pass == 0 }
 
-// pass reads past the buffer.
-func (c *Conn) pass(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.framing.follow(p[:n])
-	return n, err
-}
-
 // drain hands on what was read beyond the end of the flight.
 func (c *Conn) drain(p []byte, n int) (int, error) {
 	if rest := c.buf.Buffered(); rest > 0 {
@@ -177,7 +180,7 @@ func (c *Conn) drain(p []byte, n int) (int, error) {
 	if n > 0 {
 		return n, nil
 	}
-	return c.pass(p)
+	return c.Read(p)
 }
 
 // hold keeps bytes to be handed on.
