@@ -2,7 +2,6 @@ package retrypg
 
 import (
 	"context"
-	"time"
 
 	"github.com/retrypg/retrypg/metrics"
 )
@@ -11,7 +10,7 @@ import (
 // is made before anything is prepared for a second one, unless a breaker or spans are to be told of each.
 type firstAttempt struct {
 	core    *core
-	started time.Time // zero while no metrics are recorded: the clock is not read for nothing
+	started instant // zero while no metrics are recorded: the clock is not read for nothing
 	over    bool
 	err     error // that it failed with
 }
@@ -23,13 +22,13 @@ func (f *firstAttempt) begin(c *core) bool {
 	}
 	f.core = c
 	if c.rec.Metering() {
-		f.started = time.Now()
+		f.started = readClock()
 	}
 	return true
 }
 
 // metered reports whether metrics are recorded.
-func (f *firstAttempt) metered() bool { return !f.started.IsZero() }
+func (f *firstAttempt) metered() bool { return f.started != 0 }
 
 // done ends an attempt, and its statement if it succeeded, as done reports; else the statement goes on, in afterFirst.
 func (f *firstAttempt) done(ctx context.Context, err error) bool {
@@ -39,7 +38,7 @@ func (f *firstAttempt) done(ctx context.Context, err error) bool {
 	}
 	f.core.budget.Deposit()
 	if f.metered() {
-		f.core.rec.AtOnce(ctx, metrics.OpStatement, time.Since(f.started))
+		f.core.rec.AtOnce(ctx, metrics.OpStatement, f.started.since())
 	}
 	return true
 }

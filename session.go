@@ -6,7 +6,6 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -29,7 +28,7 @@ type session struct {
 	fresh    bool               // its holder has sent nothing yet: database/sql may exchange it for another
 	handed   uint64             // what had been sent when it was handed out, for link.sentSince
 	leaving  bool               // the statement that failed last may be sent again over another connection
-	lastUsed time.Time          // when it was checked out last
+	lastUsed instant            // when it was checked out last
 	tx       *sessionTx         // the transaction that BeginTx opened on it
 }
 
@@ -41,7 +40,7 @@ func newSession(c *core, std *stdlib.Conn) *session {
 }
 
 // handOut makes the session one that nothing was sent on by its holder.
-func (s *session) handOut(now time.Time) {
+func (s *session) handOut(now instant) {
 	s.lastUsed, s.fresh, s.tx, s.handed = now, true, nil, s.link.mark()
 }
 
@@ -292,9 +291,9 @@ func (s *session) ResetSession(ctx context.Context) error {
 	if s.pgx.IsClosed() || s.pgx.PgConn().TxStatus() != 'I' {
 		return driver.ErrBadConn
 	}
-	now := time.Now()
+	now := readClock()
 	after := s.core.tuned.Load().set.pingAfter
-	if !s.link.lives(ctx, s.core, after != Off && now.Sub(s.lastUsed) > after) {
+	if !s.link.lives(ctx, s.core, after != Off && now.sub(s.lastUsed) > after) {
 		return driver.ErrBadConn
 	}
 	s.link.used = true
