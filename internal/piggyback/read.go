@@ -104,7 +104,7 @@ func (c *Conn) tracking() bool { return c.buf != nil && !c.flight.over }
 
 // Read reads what is not taken out.
 func (c *Conn) Read(p []byte) (int, error) {
-	if c.buf != nil || len(c.held) > 0 || c.phase.Load() == phaseReady {
+	if c.buf != nil || c.phase.Load() == phaseReady { // what is held is so while there is a buffer
 		return c.readTaking(p)
 	}
 	n, err := c.r.Read(p)
