@@ -40,34 +40,44 @@ var (
 // documentation. Where that takes another connection, the Conn goes on with that one, if nothing was sent on the old one
 // before.
 func (c *Conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	return execute(ctx, c, query, args, func(ctx context.Context) (driver.Result, error) { return c.exec(ctx, query, args) })
+	var first firstAttempt
+	if c.alone(&first) {
+		if first.metered() {
+			defer first.ended(ctx)
+		}
+		result, err := c.session.ExecContext(ctx, query, args)
+		if first.done(ctx, err) {
+			return result, nil
+		}
+	}
+	return run(ctx, c, query, args, first, func(ctx context.Context) (driver.Result, error) { return c.exec(ctx, query, args) })
 }
 
 // QueryContext implements driver.QueryerContext; see ExecContext. A query is never sent again once it has delivered a
 // row: errors that come with later rows are the caller's.
 func (c *Conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	return execute(ctx, c, query, args, func(ctx context.Context) (driver.Rows, error) { return c.query(ctx, query, args) })
-}
-
-// execute runs a statement by the rules of the core, and makes its first attempt before anything is prepared for a second one.
-func execute[T any](ctx context.Context, c *Conn, query string, args []driver.NamedValue, attempt func(context.Context) (T, error)) (T, error) {
-	if c.session.inTx() {
-		return inTransaction(ctx, c, query, args, attempt)
-	}
 	var first firstAttempt
-	if first.begin(c.connector.core) {
+	if c.alone(&first) {
 		if first.metered() {
 			defer first.ended(ctx)
 		}
-		c.session.leaving = false // what was said of an earlier statement
-		result, err := attempt(ctx)
-		if err == nil {
-			first.succeeded(ctx)
-			return result, nil
+		rows, err := c.session.QueryContext(ctx, query, args)
+		if first.done(ctx, err) {
+			return rows, nil
 		}
-		first.failed(err)
 	}
-	return run(ctx, c, query, args, first, attempt)
+	return run(ctx, c, query, args, first, func(ctx context.Context) (driver.Rows, error) { return c.query(ctx, query, args) })
+}
+
+// alone begins the first attempt of a statement outside of a transaction, if that is one that is made by itself. ExecContext and
+// QueryContext make it with no function between them and the session: processors predict where the innermost few functions return
+// to, 16 or 32 of them, and below database/sql and above pgx each one more costs a wrong guess for each statement.
+func (c *Conn) alone(first *firstAttempt) bool {
+	if c.traced != nil || c.session.inTx() || !first.begin(c.connector.core) {
+		return false
+	}
+	c.session.leaving = false // what was said of an earlier statement
+	return true
 }
 
 func (c *Conn) exec(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -212,7 +211,7 @@ func (c *attemptConnector) Connect(ctx context.Context) (driver.Conn, error) {
 		return nil, err
 	}
 	c.core.connected(s.link)
-	s.handOut(time.Now())
+	s.handOut(readClock())
 	return s, nil
 }
 

@@ -54,6 +54,38 @@ func TestAStatementThatIsTerminatedAgainAndAgainFailsWithTheErrorOfTheServer(t *
 	})
 }
 
+// TestAPinnedConnectionWhoseFirstStatementHasFailedForGoodIsNotExchangedForTheNextOne: what may be done about the one says nothing of
+// the other.
+func TestAPinnedConnectionWhoseFirstStatementHasFailedForGoodIsNotExchangedForTheNextOne(t *testing.T) {
+	for name, next := range map[string]func(ctx context.Context, conn *sql.Conn) error{
+		"exec": func(ctx context.Context, conn *sql.Conn) error {
+			_, err := conn.ExecContext(ctx, "update t set a = 1")
+			return err
+		},
+		"query": func(ctx context.Context, conn *sql.Conn) error {
+			var a int
+			return conn.QueryRowContext(ctx, "update t set a = 1 returning a").Scan(&a)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				terminated := failing("insert", 1000, terminating("ProcessInterrupts"))
+				db, s := scriptedFor(t, func(s *script.Session, sql string) script.Result {
+					time.Sleep(time.Second)
+					return terminated(s, sql)
+				}, WithMaxElapsed(time.Millisecond))
+				conn, err := db.Conn(t.Context())
+				require.NoError(t, err)
+				_, err = conn.ExecContext(t.Context(), "insert into t values (1)")
+				require.Equal(t, "57P01", SQLState(err))
+				require.Error(t, next(t.Context(), conn))
+				require.Zero(t, ran(s, "update"))
+				_ = conn.Close() // it is broken
+			})
+		})
+	}
+}
+
 // TestAPinnedConnectionThatWasUsedIsNotExchanged: what its holder has set on it would be gone.
 func TestAPinnedConnectionThatWasUsedIsNotExchanged(t *testing.T) {
 	for name, use := range map[string]func(ctx context.Context, conn *sql.Conn) error{

@@ -2,7 +2,6 @@ package retrypg
 
 import (
 	"context"
-	"time"
 
 	"github.com/retrypg/retrypg/metrics"
 )
@@ -11,7 +10,7 @@ import (
 // is made before anything is prepared for a second one, unless a breaker or spans are to be told of each.
 type firstAttempt struct {
 	core    *core
-	started time.Time // zero while no metrics are recorded: the clock is not read for nothing
+	started instant // zero while no metrics are recorded: the clock is not read for nothing
 	over    bool
 	err     error // that it failed with
 }
@@ -23,25 +22,26 @@ func (f *firstAttempt) begin(c *core) bool {
 	}
 	f.core = c
 	if c.rec.Metering() {
-		f.started = time.Now()
+		f.started = readClock()
 	}
 	return true
 }
 
 // metered reports whether metrics are recorded.
-func (f *firstAttempt) metered() bool { return !f.started.IsZero() }
+func (f *firstAttempt) metered() bool { return f.started != 0 }
 
-// succeeded ends an attempt that succeeded, and its statement.
-func (f *firstAttempt) succeeded(ctx context.Context) {
-	f.over = true
+// done ends an attempt, and its statement if it succeeded, as done reports; else the statement goes on, in afterFirst.
+func (f *firstAttempt) done(ctx context.Context, err error) bool {
+	f.over, f.err = true, err
+	if err != nil {
+		return false
+	}
 	f.core.budget.Deposit()
 	if f.metered() {
-		f.core.rec.AtOnce(ctx, metrics.OpStatement, time.Since(f.started))
+		f.core.rec.AtOnce(ctx, metrics.OpStatement, f.started.since())
 	}
+	return true
 }
-
-// failed ends an attempt that failed with err. Its statement goes on, in afterFirst.
-func (f *firstAttempt) failed(err error) { f.over, f.err = true, err }
 
 // operation is what the statement is as an operation, of which the attempt was the first.
 func (f *firstAttempt) operation() operation {

@@ -101,14 +101,22 @@ func (panicking) Value() (driver.Value, error) { panic("no value") }
 
 // TestAStatementThatPanicsIsAFailureAlsoWhereOnlyMetricsAreRecorded: by the code of an argument, as here, or of a tracer.
 func TestAStatementThatPanicsIsAFailureAlsoWhereOnlyMetricsAreRecorded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		db, read := metered(t, answering())
-		conn, err := db.Conn(endless)
-		require.NoError(t, err)
-		require.NotContains(t, read(), "retry.failures")
-		require.Panics(t, func() {
-			_, _ = conn.ExecContext(endless, "insert into t values ($1)", panicking{})
+	for name, run := range map[string]func(conn *sql.Conn){
+		"exec": func(conn *sql.Conn) { _, _ = conn.ExecContext(endless, "insert into t values ($1)", panicking{}) },
+		"query": func(conn *sql.Conn) {
+			var n int
+			_ = conn.QueryRowContext(endless, "select $1", panicking{}).Scan(&n)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				db, read := metered(t, answering())
+				conn, err := db.Conn(endless)
+				require.NoError(t, err)
+				require.NotContains(t, read(), "retry.failures")
+				require.Panics(t, func() { run(conn) })
+				require.Contains(t, read(), "retry.failures")
+			})
 		})
-		require.Contains(t, read(), "retry.failures")
-	})
+	}
 }

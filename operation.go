@@ -19,8 +19,8 @@ type operation struct {
 	name     string
 	permit   breaker.Permit
 	span     metrics.Span
-	started  time.Time // zero while no metrics are recorded: the clock is not read for nothing
-	again    time.Time // when the last attempt began, if it is not the first
+	started  instant // zero while no metrics are recorded: the clock is not read for nothing
+	again    instant // when the last attempt began, if it is not the first
 	attempts int
 }
 
@@ -36,7 +36,7 @@ func (c *core) start(ctx context.Context, kind metrics.Operation, name string, a
 		}
 	}
 	if c.rec.Metering() {
-		op.started = time.Now()
+		op.started = readClock()
 	}
 	ctx, op.span = c.rec.Start(ctx, kind, name)
 	return op, ctx, nil
@@ -50,8 +50,8 @@ type try struct {
 
 // attempt begins the next attempt.
 func (op *operation) attempt(ctx context.Context) (t try) {
-	if op.attempts++; op.attempts > 1 && !op.started.IsZero() {
-		op.again = time.Now()
+	if op.attempts++; op.attempts > 1 && op.started != 0 {
+		op.again = readClock()
 	}
 	t.ctx, t.span = op.span.Attempt(ctx, op.attempts)
 	return t
@@ -59,7 +59,7 @@ func (op *operation) attempt(ctx context.Context) (t try) {
 
 // attemptEnd ends an attempt. again says that another one follows.
 func (op *operation) attemptEnd(t try, err error, again bool) {
-	if op.started.IsZero() && err == nil {
+	if op.started == 0 && err == nil {
 		t.span.End(nil, "")
 		return
 	}
@@ -85,15 +85,15 @@ func (op *operation) end(ctx context.Context, err error) { op.endStopped(ctx, er
 func (op *operation) endStopped(ctx context.Context, err error, reason string) {
 	report(ctx, &op.permit, err)
 	c := op.core
-	if !op.again.IsZero() {
-		c.rec.Lost(ctx, op.kind, op.again.Sub(op.started))
+	if op.again != 0 {
+		c.rec.Lost(ctx, op.kind, op.again.sub(op.started))
 	}
 	if err == nil {
 		if op.kind == metrics.OpStatement || op.kind == metrics.OpTransaction {
 			c.budget.Deposit()
 		}
-		if !op.started.IsZero() {
-			c.rec.Success(ctx, op.kind, op.attempts, time.Since(op.started))
+		if op.started != 0 {
+			c.rec.Success(ctx, op.kind, op.attempts, op.started.since())
 		}
 		op.span.End(nil, "")
 		return

@@ -74,3 +74,21 @@ func TestOTelSQLIsInThePathWhereSpansAreRecordedOrWhereItIsAskedFor(t *testing.T
 		})
 	}
 }
+
+func TestOTelSQLMeasuresEachStatementWhereItIsInThePathWithoutSpans(t *testing.T) {
+	const calls = "db.client.operation.duration"
+	synctest.Test(t, func(t *testing.T) {
+		db, read := metered(t, answering(), WithOTelSQLUse(OTelSQLAlways))
+		conn, err := db.Conn(endless) // else what is measured of the pool would be in between
+		require.NoError(t, err)
+		before := read()[calls]
+		_, err = conn.ExecContext(endless, "insert into t values (1)")
+		require.NoError(t, err)
+		afterExec := read()[calls]
+		require.Equal(t, before+1, afterExec)
+		var n int
+		require.NoError(t, conn.QueryRowContext(endless, "select 1").Scan(&n))
+		require.Greater(t, read()[calls], afterExec, "the query, and its rows")
+		require.NoError(t, conn.Close())
+	})
+}

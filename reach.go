@@ -118,8 +118,8 @@ func (c *core) reachThrough(ctx context.Context, gate *endpoint.Gate, r reaching
 	if errors.As(err, &exhausted) && errors.Is(exhausted.Last, breaker.ErrOpen) {
 		exhausted.Reason = policy.StopBreaker // the gate knows no breaker
 	}
-	if (waited || op.attempts > 1 || exhausted != nil) && r.kind == metrics.OpConnect && !op.started.IsZero() {
-		c.rec.ConnectWait(ctx, time.Since(op.started))
+	if (waited || op.attempts > 1 || exhausted != nil) && r.kind == metrics.OpConnect && op.started != 0 {
+		c.rec.ConnectWait(ctx, op.started.since())
 	}
 	op.end(ctx, err)
 	return err

@@ -6,7 +6,6 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -29,7 +28,7 @@ type session struct {
 	fresh    bool               // its holder has sent nothing yet: database/sql may exchange it for another
 	handed   uint64             // what had been sent when it was handed out, for link.sentSince
 	leaving  bool               // the statement that failed last may be sent again over another connection
-	lastUsed time.Time          // when it was checked out last
+	lastUsed instant            // when it was checked out last
 	tx       *sessionTx         // the transaction that BeginTx opened on it
 }
 
@@ -41,7 +40,7 @@ func newSession(c *core, std *stdlib.Conn) *session {
 }
 
 // handOut makes the session one that nothing was sent on by its holder.
-func (s *session) handOut(now time.Time) {
+func (s *session) handOut(now instant) {
 	s.lastUsed, s.fresh, s.tx, s.handed = now, true, nil, s.link.mark()
 }
 
@@ -86,7 +85,13 @@ func (s *session) ExecContext(ctx context.Context, query string, argsV []driver.
 	}
 	bounded, cancel := s.core.bounded(ctx)
 	defer release(cancel)
-	tag, err := s.exec(bounded, query, args, last)
+	var tag pgconn.CommandTag
+	var err error
+	if last {
+		tag, err = s.execLast(bounded, query, args)
+	} else {
+		tag, err = s.pgx.Exec(bounded, query, args...)
+	}
 	switch {
 	case last && s.link.tx.last.sent && err != nil:
 		return nil, err
@@ -106,11 +111,8 @@ func (s *session) ExecContext(ctx context.Context, query string, argsV []driver.
 	return driver.RowsAffected(tag.RowsAffected()), nil
 }
 
-// exec executes a statement; with last COMMIT goes with it.
-func (s *session) exec(ctx context.Context, query string, args []any, last bool) (pgconn.CommandTag, error) {
-	if !last {
-		return s.pgx.Exec(ctx, query, args...)
-	}
+// execLast executes a statement that COMMIT goes with.
+func (s *session) execLast(ctx context.Context, query string, args []any) (pgconn.CommandTag, error) {
 	return s.link.sendLast(ctx, s.tx.ctx, s.core, s.pgx, func(ctx context.Context) (pgconn.CommandTag, error) {
 		return s.pgx.Exec(ctx, query, args...)
 	})
@@ -289,9 +291,9 @@ func (s *session) ResetSession(ctx context.Context) error {
 	if s.pgx.IsClosed() || s.pgx.PgConn().TxStatus() != 'I' {
 		return driver.ErrBadConn
 	}
-	now := time.Now()
+	now := readClock()
 	after := s.core.tuned.Load().set.pingAfter
-	if !s.link.lives(ctx, s.core, after != Off && now.Sub(s.lastUsed) > after) {
+	if !s.link.lives(ctx, s.core, after != Off && now.sub(s.lastUsed) > after) {
 		return driver.ErrBadConn
 	}
 	s.link.used = true

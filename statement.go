@@ -95,11 +95,9 @@ func runStatement[T any](ctx context.Context, c *core, connected bool, repeatabl
 			defer alone.ended(ctx)
 		}
 		result, err := attempt(ctx)
-		if err == nil {
-			alone.succeeded(ctx)
+		if alone.done(ctx, err) {
 			return result, nil
 		}
-		alone.failed(err)
 		return afterFirst(ctx, alone, result, repeatable, attempt)
 	}
 	op, ctx, err := c.start(ctx, metrics.OpStatement, "", connected)

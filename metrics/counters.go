@@ -24,7 +24,7 @@ func (r *Recorder) AtOnce(ctx context.Context, op Operation, elapsed time.Durati
 		return
 	}
 	index := operationIndex(op)
-	if !r.tally.addBoth(r, index) {
+	if !r.tally.addBoth(r, index, uint64(elapsed)) {
 		r.Attempt(ctx, op, "")
 		r.Success(ctx, op, 1, elapsed)
 		return

@@ -52,21 +52,26 @@ func (t *tally) addSuccess(r *Recorder, op uint8) bool {
 	return true
 }
 
-// addBoth is addAttempt and addSuccess.
-func (t *tally) addBoth(r *Recorder, op uint8) bool {
+// addBoth is addAttempt and addSuccess of an operation that took elapsed, in nanoseconds, which also draws the shard.
+func (t *tally) addBoth(r *Recorder, op uint8, elapsed uint64) bool {
 	shards := t.shards.Load()
 	if shards == nil {
 		return false
 	}
-	shard := anyOf(*shards)
+	// The product's upper bits depend on all of the number's: where clocks tick slowly, its lower ones are not random.
+	const golden = 0x9E3779B97F4A7C15 // 2^64 divided by the golden ratio
+	shard := shardOf(*shards, uint32(elapsed*golden>>32))
 	shard.attempts[op].Add(1)
 	shard.successes[op].Add(1)
 	t.added(r, shards)
 	return true
 }
 
-// anyOf draws a shard. Their number is a power of two.
-func anyOf(shards []tallyShard) *tallyShard { return &shards[rand.Uint32()&uint32(len(shards)-1)] }
+// anyOf draws a shard.
+func anyOf(shards []tallyShard) *tallyShard { return shardOf(shards, rand.Uint32()) }
+
+// shardOf returns the shard of a number. That of the shards is a power of two.
+func shardOf(shards []tallyShard, n uint32) *tallyShard { return &shards[n&uint32(len(shards)-1)] }
 
 // added settles what was added while the tally was closed, whose last settling may have missed it.
 func (t *tally) added(r *Recorder, shards *[]tallyShard) {

@@ -17,12 +17,9 @@ type framing struct {
 // follow is told of bytes that were handed on.
 func (f *framing) follow(b []byte) {
 	if f.had > 0 {
-		n := copy(f.head[f.had:], b)
-		if f.had += n; f.had < headerLen {
+		if b = f.complete(b); f.had > 0 {
 			return
 		}
-		b = b[n:]
-		f.left, f.had = f.begun(f.head[:])-headerLen, 0
 	}
 	at := f.left // where the next message begins
 	for at <= len(b)-headerLen {
@@ -35,9 +32,19 @@ func (f *framing) follow(b []byte) {
 			at = math.MaxInt
 		}
 	}
-	if f.left = max(at-len(b), 0); f.left == 0 {
-		f.had = copy(f.head[:], b[at:])
+	f.left = at - len(b)
+	if f.left < 0 {
+		f.left, f.had = 0, copy(f.head[:], b[at:])
 	}
+}
+
+// complete adds bytes to a header, and returns those behind it once it is whole.
+func (f *framing) complete(b []byte) []byte {
+	n := copy(f.head[f.had:], b)
+	if f.had += n; f.had == headerLen {
+		f.left, f.had = f.begun(f.head[:])-headerLen, 0
+	}
+	return b[n:]
 }
 
 // begun notes that a message has begun and returns its size.
