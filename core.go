@@ -102,7 +102,7 @@ func (c *core) makePolicies() (err error) {
 	s := c.set
 	c.order.Random = s.randomHosts
 	if !s.contentionOff {
-		c.contention = contention.New(contention.Options{Escalate: s.escalateAfter})
+		c.contention = contention.New(contention.Options{Escalate: s.escalateAfter, Elsewhere: s.advisoryLocks})
 	}
 	if c.budget = s.budget; c.budget == nil && !s.budgetOff {
 		c.budget, err = policy.NewBudget(policy.BudgetOptions{

@@ -127,9 +127,9 @@ func (op *operation) backoff(ctx context.Context, a policy.Attempt, wait time.Du
 }
 
 // admitted is told that an attempt had to wait for its turn, or has given up waiting.
-func (op *operation) admitted(ctx context.Context, waited time.Duration) {
+func (op *operation) admitted(ctx context.Context, attempt int, waited time.Duration) {
 	op.core.rec.AdmissionWait(ctx, waited)
-	op.span.Admission(op.attempts+1, waited)
+	op.span.Admission(attempt, waited)
 }
 
 // report tells the breaker how an operation went. What the server answers, what the caller's own context ended, and a

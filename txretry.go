@@ -115,7 +115,10 @@ func (c *core) transact(ctx context.Context, db any, opts TxOptions, begin begin
 	}
 	turn := c.turnOf(ctx, opts)
 	err = c.repeat(ctx, &op, retrier, &turn, func(ctx context.Context) error {
-		return c.attempt(ctx, &txScope{core: c, db: db, attempt: op.attempts, locks: c.locksOf(opts, &turn), outer: scopeFrom(ctx)}, opts, begin)
+		locks := c.locksOf(opts, &turn)
+		err := c.attempt(ctx, &txScope{core: c, db: db, attempt: op.attempts, locks: locks, outer: scopeFrom(ctx)}, opts, begin)
+		locks.tell(ctx, &op, &turn)
+		return err
 	})
 	op.end(ctx, err)
 	return err
@@ -148,6 +151,10 @@ func (c *core) repeat(ctx context.Context, op *operation, retrier *policy.Retrie
 		if last == nil {
 			op.attemptEnd(this, nil, false)
 			return nil
+		}
+		if errors.Is(last, errLocksLate) {
+			op.attemptWithdrawn(this)
+			return &lateLocksError{loop.Stop(ctx, policy.StopMaxElapsed)}
 		}
 		if noRetry(ctx) {
 			last = policy.Permanent(last)
