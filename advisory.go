@@ -32,8 +32,8 @@ const maxLocks = 64
 
 // advisoryLocks are those that an attempt is to hold.
 type advisoryLocks struct {
-	keys  []int64   // in the order in which everybody takes them
-	until time.Time // when the wait for them ends, with errLocksLate; zero: with its context only
+	keys   []int64       // in the order in which everybody takes them
+	until  time.Time     // when the wait for them ends, with errLocksLate; zero: with its context only
 	waited time.Duration // how long they took, where one was not to be had at once; else 0
 }
 
@@ -79,7 +79,7 @@ func (c *core) beginLocked(ctx context.Context, conn *pgx.Conn, l *link, o pgx.T
 		if err := c.beginTx(ctx, conn, l, o, w); err != nil {
 			return err
 		}
-		return w.locks.take(ctx, conn, transactionLock) // a BEGIN that waits for the first statement goes with it
+		return w.locks.take(ctx, conn, l, takeForTransaction) // a BEGIN that waits for the first statement goes with it
 	}
 	if err := l.identify(ctx, conn); err != nil {
 		return err
@@ -93,12 +93,12 @@ func (c *core) beginLocked(ctx context.Context, conn *pgx.Conn, l *link, o pgx.T
 		}
 		return w.locks.beginWith(ctx, conn, l)
 	}
-	if err := w.locks.take(ctx, conn, sessionLock); err != nil {
+	if err := w.locks.take(ctx, conn, l, takeForSession); err != nil {
 		return err
 	}
 	if err := c.beginTx(ctx, conn, l, o, w); err != nil {
 		closeNow(conn)
 		return err
 	}
-	return w.locks.takeOver(ctx, conn)
+	return w.locks.takeOver(ctx, conn, l)
 }

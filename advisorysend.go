@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -14,49 +12,18 @@ import (
 	"github.com/retrypg/retrypg/internal/contention"
 )
 
-// Kinds of advisory locks: what stands between try and lock, and the name of the function.
-const (
-	sessionLock     = "advisory_lock"
-	transactionLock = "advisory_xact_lock"
-)
-
-// taking is the query that takes the locks, one after another. Its row tells of each whether it was to be had at once. Who asks
-// with pg_try gets none that others wait for already.
-func (a *advisoryLocks) taking(kind string) string {
-	return a.each(func(key string) string {
-		return "case when pg_catalog.pg_try_" + kind + "(" + key + ") then true else pg_catalog.pg_" + kind + "(" + key + ") is null end"
-	})
-}
-
-// takingOver is the query that makes locks of the session those of the transaction. It waits for none: what the session has, the
-// transaction gets, and what the session has not it must not wait for with a snapshot. Its row tells of each whether that was so.
-func (a *advisoryLocks) takingOver() string {
-	return a.each(func(key string) string {
-		return "pg_catalog.pg_try_" + transactionLock + "(" + key + ") and pg_catalog.pg_advisory_unlock(" + key + ")"
-	})
-}
-
-// each returns a query with a column for each lock.
-func (a *advisoryLocks) each(column func(key string) string) string {
-	columns := make([]string, len(a.keys))
-	for i, key := range a.keys {
-		columns[i] = column(strconv.FormatInt(key, 10))
-	}
-	return "select " + strings.Join(columns, ", ")
-}
-
-// take takes the locks in a flight of its own. If that fails, the connection is closed: nobody knows which locks its session has, and
-// the next user of the connection must not have any.
-func (a *advisoryLocks) take(ctx context.Context, conn *pgx.Conn, kind string) error {
-	return a.wait(ctx, conn, func(ctx context.Context) (bool, error) {
-		return allTrue(ctx, conn, a.taking(kind))
+// take takes the locks in a flight of its own, with a BEGIN that waits ahead of it. If that fails, the connection is closed: nobody knows
+// which locks its session has, and the next user of the connection must not have any.
+func (a *advisoryLocks) take(ctx context.Context, conn *pgx.Conn, l *link, q lockQuery) error {
+	return a.wait(ctx, conn, func(ctx context.Context) (atOnce bool, err error) {
+		return a.run(ctx, l, q)
 	})
 }
 
 // takeOver makes locks of the session those of the transaction. If that fails, the connection is closed.
-func (a *advisoryLocks) takeOver(ctx context.Context, conn *pgx.Conn) error {
-	all, err := allTrue(ctx, conn, a.takingOver())
-	if err == nil && !all {
+func (a *advisoryLocks) takeOver(ctx context.Context, conn *pgx.Conn, l *link) error {
+	over, err := a.run(ctx, l, takeOver)
+	if err == nil && !over {
 		err = errOtherSession
 	}
 	if err != nil {
@@ -66,29 +33,26 @@ func (a *advisoryLocks) takeOver(ctx context.Context, conn *pgx.Conn) error {
 }
 
 // beginWith takes the locks for the session, begins the transaction, of which BEGIN waits for its first statement, and takes them over, all
-// in one flight. The first Sync ends the statement that waits, and with it the snapshot that it has waited with. If anything fails, the connection is closed.
+// in one flight. The first Sync ends the statement that waits, and with it the snapshot that it has waited with. What is behind that is
+// run also where the locks could not be had, and waits for nothing then. If anything fails, the connection is closed.
 func (a *advisoryLocks) beginWith(ctx context.Context, conn *pgx.Conn, l *link) error {
 	l.rider.Reset()
 	return a.wait(ctx, conn, func(ctx context.Context) (atOnce bool, err error) {
-		p := conn.PgConn().StartPipeline(ctx)
-		p.SendQueryParams(a.taking(sessionLock), nil, nil, nil, nil)
+		p := l.pg.StartPipeline(ctx)
+		a.send(p, l, takeForSession)
 		p.SendPipelineSync()
 		p.SendQueryParams(beginStatement(l.tx.options), nil, nil, nil, nil)
-		p.SendQueryParams(a.takingOver(), nil, nil, nil, nil)
-		err = p.Sync()
-		var answers [4]bool // to the locks, the first Sync, BEGIN, and the take-over
-		for i := range answers {
-			if err == nil {
-				answers[i], err = nextTrue(p)
-			}
+		a.send(p, l, takeOver)
+		answers, err := l.answers(p)
+		switch {
+		case err != nil:
+			return false, err
+		case !answers[2]: // BEGIN is the second
+			return false, errOtherSession
 		}
-		if closed := p.Close(); err == nil {
-			err = closed
-		}
-		if err == nil && !answers[3] {
-			err = errOtherSession
-		}
-		return answers[0], err
+		l.hasLockQuery(takeForSession, len(a.keys))
+		l.hasLockQuery(takeOver, len(a.keys))
+		return answers[0], nil
 	})
 }
 
@@ -96,28 +60,59 @@ func (a *advisoryLocks) beginWith(ctx context.Context, conn *pgx.Conn, l *link) 
 var errOtherSession = errors.New("retrypg: the advisory lock that was taken before BEGIN is not one of the session that the transaction is in, " +
 	"so a pooler that pools by transaction is in between, which keeps it: use sql.LevelReadCommitted there, or no advisory locks (retry_advisory_locks=off)")
 
-// nextTrue reads the next result of a pipeline, and reports whether all values of its row are true.
-func nextTrue(p *pgconn.Pipeline) (bool, error) {
-	next, err := p.GetResults()
+// run runs a query, and reports whether all values of its row are true.
+func (a *advisoryLocks) run(ctx context.Context, l *link, q lockQuery) (bool, error) {
+	if !l.preparesLocks(len(a.keys)) {
+		results, err := l.pg.Exec(ctx, q.text(a.keys)).ReadAll()
+		if err != nil {
+			return false, err
+		}
+		return isTrue(results[len(results)-1]), nil
+	}
+	p := l.pg.StartPipeline(ctx)
+	a.send(p, l, q)
+	answers, err := l.answers(p)
 	if err != nil {
 		return false, err
 	}
-	rows, ok := next.(*pgconn.ResultReader)
-	if !ok {
-		return true, nil
-	}
-	result := rows.Read()
-	return isTrue(result), result.Err
+	l.hasLockQuery(q, len(a.keys))
+	return answers[0], nil
 }
 
-// allTrue runs a query, and reports whether all values of its row are true.
-func allTrue(ctx context.Context, conn *pgx.Conn, query string) (bool, error) {
-	results, err := conn.PgConn().Exec(ctx, query).ReadAll()
-	all := true
-	for _, result := range results {
-		all = all && isTrue(result)
+// send lets a query go with a flight, and its preparation if that is due.
+func (a *advisoryLocks) send(p *pgconn.Pipeline, l *link, q lockQuery) {
+	n := len(a.keys)
+	if !l.preparesLocks(n) {
+		p.SendQueryParams(q.text(a.keys), nil, nil, nil, nil)
+		return
 	}
-	return all, err
+	name := q.name(n)
+	if !l.lockQueries[q].has(n) {
+		p.SendPrepare(name, q.prepared(n), nil)
+	}
+	p.SendQueryPrepared(name, parameters(a.keys), nil, nil)
+}
+
+// answers ends a flight and reads what answers it: of each query whether all values of its row are true.
+func (l *link) answers(p *pgconn.Pipeline) (answers []bool, err error) {
+	err = p.Sync()
+	for err == nil {
+		var next any
+		if next, err = p.GetResults(); next == nil {
+			break
+		}
+		if rows, ok := next.(*pgconn.ResultReader); ok {
+			result := rows.Read()
+			answers, err = append(answers, isTrue(result)), result.Err
+		}
+	}
+	if closed := p.Close(); err == nil {
+		err = closed
+	}
+	if SQLState(err) == invalidStatementName && l.core != nil {
+		l.core.lockTexts.Store(true) // by DISCARD or DEALLOCATE, which will come again
+	}
+	return answers, err
 }
 
 func isTrue(result *pgconn.Result) bool {
@@ -162,7 +157,7 @@ var errLocksLate = fmt.Errorf("advisory locks: %w", contention.ErrLate)
 type lateLocksError struct{ err error }
 
 func (e *lateLocksError) Error() string {
-	return fmt.Sprintf("retrypg: somebody else had the advisory locks of the transaction's keys until MaxElapsed was over: %v", e.err)
+	return fmt.Sprintf("retrypg: the transaction waited for its advisory locks, which somebody else had, until MaxElapsed was over: %v", e.err)
 }
 
 func (e *lateLocksError) Unwrap() error { return e.err }

@@ -48,6 +48,7 @@ type core struct {
 	log       *metrics.Logger
 
 	contention *contention.Control // which attempts of transactions begin now; nil: all
+	lockTexts  atomic.Bool         // queries about advisory locks are not prepared: the program drops what is
 
 	tuned             atomic.Pointer[tuning]
 	retuning          sync.Mutex // held while tuned is replaced
