@@ -263,7 +263,7 @@ func (t *Call) leave(o Outcome) {
 		}
 	}
 	if t.claim != nil {
-		c.elsewhere.left(o)
+		c.leaveKeys(o)
 	}
 	switch {
 	case t.watched:

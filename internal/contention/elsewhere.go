@@ -84,8 +84,20 @@ func (t *Call) WaitedElsewhere() {
 		return
 	}
 	t.control.elsewhere.waited()
-	k := &t.control.keys
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.stir()
+	t.control.stirKeys()
+}
+
+// leaveKeys is told of an attempt that held its keys, and how it ended.
+func (c *Control) leaveKeys(o Outcome) {
+	c.elsewhere.left(o)
+	if c.elsewhere.wanted && o.conflict() {
+		c.stirKeys()
+	}
+}
+
+// stirKeys keeps the keys from the calm for a while, in which nothing is known of locks elsewhere.
+func (c *Control) stirKeys() {
+	c.keys.mu.Lock()
+	defer c.keys.mu.Unlock()
+	c.keys.stir()
 }
