@@ -243,16 +243,18 @@ func TestWhatIsPreparedForLocksMayBeDropped(t *testing.T) {
 			db := s.openDSN(s.dsn(), 1, excluding)
 			opts := retrypg.TxOptions{Isolation: level, Keys: []string{"a"}}
 			inTheWay(s, db, opts)
-			for range 3 {
+			pids := make(map[string]bool)
+			for range 5 {
 				runs := 0
 				require.NoError(t, db.withTx(s.context(), opts, func(context.Context, work) error {
 					runs++
-					require.Equal(t, "1", s.ask("select count(*) "+advisoryLocks+" and granted"))
+					pids[s.ask("select pid "+advisoryLocks+" and granted")] = true
 					return nil // what pgx has prepared is gone, too
 				}), level)
 				require.Equal(t, 1, runs)
 				require.NoError(t, db.exec(s.context(), "deallocate all"))
 			}
+			require.LessOrEqual(t, len(pids), 2, "from then on nothing is prepared, and no connection lost")
 			require.Equal(t, "0", s.ask("select count(*) "+advisoryLocks))
 		}
 	})
