@@ -40,7 +40,7 @@ type TxOptions struct {
 	// Keys name what the transaction will change, as in "account:3", for contention control: while transactions with keys
 	// conflict, no two of this handle run at a time that have a key in common. Each waits for its turn before it takes a
 	// connection. Keys that are missing, or too many, cost conflicts or waits and nothing else. They are not sent to the
-	// server but as a hash, for the locks of ContentionOptions.AdvisoryLocks. A nested WithTx has those of the outermost.
+	// server but as a hash, for the locks of ContentionOptions.AdvisoryLocks, which exclude other processes too. A nested WithTx has those of the outermost.
 	Keys []string
 	// Verify, if not nil, is asked whether the transaction committed where the server cannot tell: after a crash or a
 	// failover with XID, with NoCheck, on servers without transaction ids, and with other drivers. It should look for the

@@ -265,7 +265,7 @@ func TestAdvisoryLocksCostOneRoundTrip(t *testing.T) {
 	some(t, oursPooled, func(t *testing.T, s *stage) {
 		for _, level := range levels {
 			proxy, dsn := s.proxied()
-			db := s.openDSN(dsn, 1, excluding)
+			db := s.openDSN(dsn, 1, excluding, retrypg.WithLazyBegin(true))
 			trips := func(keys ...string) (n int) {
 				opts := retrypg.TxOptions{Isolation: level, Keys: keys}
 				for range 3 {
