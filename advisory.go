@@ -81,8 +81,11 @@ func (c *core) beginLocked(ctx context.Context, conn *pgx.Conn, l *link, o pgx.T
 		}
 		return w.locks.take(ctx, conn, l, takeForTransaction) // a BEGIN that waits for the first statement goes with it
 	}
-	if err := l.identify(ctx, conn); err != nil {
-		return err
+	bounded, cancel := c.bounded(ctx)
+	err := l.identify(bounded, conn)
+	release(cancel)
+	if err != nil {
+		return timedOut(bounded, err)
 	}
 	switch {
 	case l.pooled: // the next message may go to another session, which would not have the lock, and this one keep it

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/breaker"
 	"github.com/retrypg/retrypg/policy"
 )
 
@@ -137,7 +138,7 @@ func TestNothingStaysLockedHoweverATransactionEnds(t *testing.T) {
 
 // waiting runs a transaction that waits for an advisory lock which another session has, until act ends the wait, and returns its error.
 // Its closure must not run.
-func waiting(s *stage, db database, ctx context.Context, opts retrypg.TxOptions, act func()) error {
+func waiting(ctx context.Context, s *stage, db database, opts retrypg.TxOptions, act func()) error {
 	s.t.Helper()
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -166,22 +167,29 @@ func hold(s *stage, key string) (release func()) {
 func TestAWaitForAnAdvisoryLockEndsWithItsContextOrItsTimeAndLeavesNothing(t *testing.T) {
 	some(t, oursPooled, func(t *testing.T, s *stage) {
 		for _, level := range levels {
-			db := s.openDSN(s.dsn(), 1, excluding)
+			connects := 0
+			db := s.openDSN(s.dsn(), 1, excluding, retrypg.WithBeforeConnect(func(context.Context, *pgx.ConnConfig) error {
+				connects++
+				return nil
+			}), retrypg.WithBreaker(breaker.Options{Failures: 1})) // to wait for somebody's lock is no failure of the server
 			opts := retrypg.TxOptions{Isolation: level, Keys: []string{"a", "b"}}
 			inTheWay(s, db, opts)
 			for _, key := range opts.Keys { // before one of them, the other one is had
 				release := hold(s, key)
 				ctx, cancel := context.WithCancel(s.context())
-				err := waiting(s, db, ctx, opts, cancel)
+				err := waiting(ctx, s, db, opts, cancel)
 				require.ErrorIs(t, err, context.Canceled, level)
 
+				require.NoError(t, db.exec(s.context(), "select 1"))
+				before := connects
 				late := opts
 				late.MaxElapsed = 300 * time.Millisecond
-				err = waiting(s, db, s.context(), late, func() {})
+				err = waiting(s.context(), s, db, late, func() {})
 				var e *retrypg.ExhaustedError
 				require.ErrorAs(t, err, &e, level)
 				require.Equal(t, policy.StopMaxElapsed, e.Reason, level)
 				require.ErrorContains(t, err, "advisory locks")
+				require.Equal(t, before, connects, "it is too late for another connection")
 				s.until("1 = (select count(*) " + advisoryLocks + ")")
 				release()
 				s.until("not exists (select " + advisoryLocks + ")")
