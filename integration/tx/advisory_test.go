@@ -1,10 +1,12 @@
 package tx_test
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -49,8 +51,12 @@ func TestTwoHandlesExcludeEachOtherWhereTheyAreInEachOthersWay(t *testing.T) {
 				opts := retrypg.TxOptions{Isolation: level, Keys: []string{"account:2", "account:1"}}
 				var within, most atomic.Int64
 				var errs []func() error
+				opts.MaxAttempts = 1 // a deadlock would be an error
 				for range 2 {
-					db := s.openDSN(s.dsn(), workers, excluding)
+					slices.Reverse(opts.Keys)
+					opts := opts
+					opts.Keys = slices.Clone(opts.Keys)
+					db := s.openDSN(s.dsn("deadlock_timeout=10ms"), workers, excluding)
 					inTheWay(s, db, opts)
 					for range workers {
 						errs = append(errs, func() error {
@@ -173,23 +179,32 @@ func TestAWaitForAnAdvisoryLockEndsWithItsContextOrItsTimeAndLeavesNothing(t *te
 				return nil
 			}), retrypg.WithBreaker(breaker.Options{Failures: 1})) // to wait for somebody's lock is no failure of the server
 			opts := retrypg.TxOptions{Isolation: level, Keys: []string{"a", "b"}}
+			slices.SortFunc(opts.Keys, func(a, b string) int { return cmp.Compare(retrypg.AdvisoryKey(b), retrypg.AdvisoryKey(a)) })
 			inTheWay(s, db, opts)
-			for _, key := range opts.Keys { // before one of them, the other one is had
+			for _, key := range opts.Keys {
 				release := hold(s, key)
-				ctx, cancel := context.WithCancel(s.context())
-				err := waiting(ctx, s, db, opts, cancel)
-				require.ErrorIs(t, err, context.Canceled, level)
-
 				require.NoError(t, db.exec(s.context(), "select 1"))
 				before := connects
 				late := opts
-				late.MaxElapsed = 300 * time.Millisecond
-				err = waiting(s.context(), s, db, late, func() {})
+				late.MaxElapsed = 500 * time.Millisecond
+				err := waiting(s.context(), s, db, late, func() {})
 				var e *retrypg.ExhaustedError
 				require.ErrorAs(t, err, &e, level)
 				require.Equal(t, policy.StopMaxElapsed, e.Reason, level)
 				require.ErrorContains(t, err, "advisory locks")
 				require.Equal(t, before, connects, "it is too late for another connection")
+				s.until("1 = (select count(*) " + advisoryLocks + ")")
+
+				ctx, cancel := context.WithCancel(s.context())
+				err = waiting(ctx, s, db, opts, func() {
+					taken := "1" // by the other session
+					if key == opts.Keys[0] {
+						taken = "2" // and the one that comes before it
+					}
+					require.Equal(t, taken, s.ask("select count(*) "+advisoryLocks+" and granted"), "in the order of the locks")
+					cancel()
+				})
+				require.ErrorIs(t, err, context.Canceled, level)
 				s.until("1 = (select count(*) " + advisoryLocks + ")")
 				release()
 				s.until("not exists (select " + advisoryLocks + ")")

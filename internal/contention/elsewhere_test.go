@@ -102,7 +102,7 @@ func TestLocksElsewhereThatNobodyWaitsForAreGivenUpThoughConflictsGoOnAndNotTrie
 		c := elsewhereControl(t)
 		until := func(has bool) time.Duration {
 			began := time.Now()
-			for locked(t, c, Conflict, false) != has {
+			for time.Since(began) < 2*notAgain && locked(t, c, Conflict, false) != has {
 				time.Sleep(100 * time.Millisecond)
 			}
 			return time.Since(began)
