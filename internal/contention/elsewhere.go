@@ -20,12 +20,12 @@ type elsewhere struct {
 	mu      sync.Mutex
 	trouble time.Time // when an attempt conflicted that held its keys, or a lock had to be waited for
 	quiet   int       // attempts since then
-	useful  time.Time // when a lock had to be waited for; before that, when the locks were first taken
+	useful  time.Time // when a lock had to be waited for, or the conflicts began that go on
 	next    time.Time // they are not tried again before that
 }
 
 const (
-	// useless is after how long without a wait for a lock conflicts do not count any more. Chosen: the other processes must
+	// useless is for how long conflicts may go on without a wait for a lock. Chosen: the other processes must
 	// have found out, too, each by conflicts of its own, of which one that is a deadlock takes a second.
 	useless = 4 * time.Second
 	// notAgain is for how long the locks are not tried then. Chosen: they are of no use for a sixteenth of the time at most.
@@ -34,32 +34,29 @@ const (
 
 // left is told of an attempt that held its keys, and how it ended.
 func (e *elsewhere) left(o Outcome) {
-	on := e.on.Load()
-	if !e.wanted || !on && !o.conflict() {
+	if !e.wanted || !o.conflict() && !e.on.Load() {
 		return
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	now := time.Now()
+	now, on := time.Now(), e.on.Load()
 	switch {
-	case o.conflict() && on:
-		e.trouble, e.quiet = now, 0
-	case o.conflict() && !now.Before(e.next):
-		e.trouble, e.useful, e.quiet = now, now, 0
-		e.on.Store(true)
-	default:
-		e.quiet++
-	}
-	if !e.on.Load() {
+	case !o.conflict():
+		if e.quiet++; e.quiet >= watchFor && now.Sub(e.trouble) >= calmAfter {
+			e.on.Store(false)
+		}
 		return
+	case !on && now.Before(e.next):
+		return
+	case !on, now.Sub(e.trouble) >= calmAfter: // conflicts begin, or begin again: it may be long since anybody could have waited
+		e.useful = now
 	}
-	switch {
-	case now.Sub(e.trouble) >= calmAfter && e.quiet >= watchFor:
-		e.on.Store(false)
-	case now.Sub(e.useful) >= useless:
-		e.on.Store(false)
+	on = now.Sub(e.useful) < useless
+	if !on {
 		e.next = now.Add(notAgain)
 	}
+	e.trouble, e.quiet = now, 0
+	e.on.Store(on)
 }
 
 // waited is told that a lock had to be waited for, perhaps by an attempt that was to run alone, which takes them in any case.

@@ -152,3 +152,16 @@ func TestAWaitForALockElsewhereKeepsTheKeysFromTheCalm(t *testing.T) {
 		}
 	})
 }
+
+// TestWhileNothingRunsLocksElsewhereAreNotFoundUseless: nobody could have waited for one.
+func TestWhileNothingRunsLocksElsewhereAreNotFoundUseless(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := elsewhereControl(t)
+		locked(t, c, Conflict, false)
+		for range 3 {
+			time.Sleep(useless)
+			require.True(t, locked(t, c, Conflict, false))
+			require.True(t, locked(t, c, Committed, false))
+		}
+	})
+}
