@@ -29,7 +29,7 @@ func (c *core) turnOf(ctx context.Context, opts TxOptions) contention.Call {
 func (c *core) admit(ctx context.Context, op *operation, loop *policy.Loop, turn *contention.Call) error {
 	waited, err := turn.Enter(ctx)
 	if waited > 0 {
-		op.admitted(ctx, waited)
+		op.admitted(ctx, op.attempts+1, waited)
 	}
 	switch {
 	case err == nil:

@@ -5,8 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"slices"
-	"strconv"
-	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -27,70 +26,82 @@ func advisoryKey(kind, name string) int64 {
 	return int64(binary.BigEndian.Uint64(sum[:8]))
 }
 
-// locksOf returns the advisory locks that the next attempt of a transaction is to take, in the order in which everybody takes
-// them: none, unless it is to run alone and such locks were asked for.
-func (c *core) locksOf(opts TxOptions, turn *contention.Call) []int64 {
-	if !c.set.advisoryLocks || turn.Escalated() < 0 {
-		return nil
-	}
-	if len(opts.Keys) == 0 {
-		return []int64{advisoryKey("name", opts.Name)}
-	}
-	locks := make([]int64, len(opts.Keys))
-	for i, key := range opts.Keys {
-		locks[i] = AdvisoryKey(key)
-	}
-	slices.Sort(locks)
-	return slices.Compact(locks)
+// maxLocks is of how many keys a transaction takes the locks, which have a place in the memory that all sessions of the server
+// share: 64 for each of its max_connections, by default. Chosen.
+const maxLocks = 64
+
+// advisoryLocks are those that an attempt is to hold.
+type advisoryLocks struct {
+	keys   []int64       // in the order in which everybody takes them
+	until  time.Time     // when the wait for them ends, with errLocksLate; zero: with its context only
+	waited time.Duration // how long they took, where one was not to be had at once; else 0
 }
 
-// beginLocked begins a transaction that holds advisory locks to its end, where its wishes name some.
+// locksOf returns the locks that the next attempt of a transaction is to hold: nil, unless such locks were asked for, and it is
+// to run alone or others elsewhere are in the way of those that have their keys here.
+func (c *core) locksOf(opts TxOptions, turn *contention.Call) *advisoryLocks {
+	if !c.set.advisoryLocks || len(opts.Keys) > maxLocks || !turn.Elsewhere() {
+		return nil
+	}
+	locks := &advisoryLocks{until: turn.Until}
+	if len(opts.Keys) == 0 {
+		locks.keys = []int64{advisoryKey("name", opts.Name)}
+		return locks
+	}
+	locks.keys = make([]int64, len(opts.Keys))
+	for i, key := range opts.Keys {
+		locks.keys[i] = AdvisoryKey(key)
+	}
+	slices.Sort(locks.keys)
+	locks.keys = slices.Compact(locks.keys)
+	return locks
+}
+
+// tell tells of an attempt that had to wait for its locks. It works on nil, for one that has none.
+func (a *advisoryLocks) tell(ctx context.Context, op *operation, turn *contention.Call) {
+	if a != nil && a.waited > 0 {
+		op.admitted(ctx, op.attempts, a.waited)
+		turn.WaitedElsewhere()
+	}
+}
+
+// beginLocked begins a transaction that holds advisory locks to its end, where its wishes name some. When it returns no error, the
+// session has no such lock but those of the transaction; when it returns one, and a lock may be left, the connection is closed.
 //
 // A statement that waits for a lock has its snapshot already. In a transaction that keeps its first snapshot, that would be
 // one from before the wait, and what the holder of the lock changes a conflict for certain. So there the lock is waited for
 // outside of the transaction, as one of the session, and taken over by the first statement in it.
 func (c *core) beginLocked(ctx context.Context, conn *pgx.Conn, l *link, o pgx.TxOptions, w txWishes) error {
-	locks := w.locks
-	if len(locks) == 0 {
+	switch {
+	case w.locks == nil:
 		return c.beginTx(ctx, conn, l, o, w)
-	}
-	within := o.IsoLevel == outcome.ReadCommitted || o.IsoLevel == outcome.ReadUncommitted
-	if !within {
-		if l.pooled { // the next message may go to another session, which would not have the lock, and this one keep it
-			return c.beginTx(ctx, conn, l, o, w)
-		}
-		if err := advise(ctx, conn, calls("pg_advisory_lock", locks)); err != nil {
+	case o.IsoLevel == outcome.ReadCommitted || o.IsoLevel == outcome.ReadUncommitted:
+		if err := c.beginTx(ctx, conn, l, o, w); err != nil {
 			return err
 		}
+		return w.locks.take(ctx, conn, l, takeForTransaction) // a BEGIN that waits for the first statement goes with it
 	}
-	if err := c.beginTx(ctx, conn, l, o, w); err != nil {
-		if !within {
-			closeNow(conn)
+	bounded, cancel := c.bounded(ctx)
+	err := l.identify(bounded, conn)
+	release(cancel)
+	if err != nil {
+		return timedOut(bounded, err)
+	}
+	switch {
+	case l.pooled: // the next message may go to another session, which would not have the lock, and this one keep it
+		return c.beginTx(ctx, conn, l, o, w)
+	case c.waitsForFirst(l, o, w):
+		if err := c.beginTx(ctx, conn, l, o, w); err != nil {
+			return err
 		}
+		return w.locks.beginWith(ctx, conn, l)
+	}
+	if err := w.locks.take(ctx, conn, l, takeForSession); err != nil {
 		return err
 	}
-	takes := calls("pg_advisory_xact_lock", locks)
-	if !within {
-		takes = append(takes, calls("pg_advisory_unlock", locks)...)
-	}
-	return advise(ctx, conn, takes)
-}
-
-// calls returns a call of a function for each lock.
-func calls(function string, locks []int64) []string {
-	list := make([]string, len(locks))
-	for i, lock := range locks {
-		list[i] = function + "(" + strconv.FormatInt(lock, 10) + ")"
-	}
-	return list
-}
-
-// advise sends calls of lock functions, in their order. If that fails, the connection is closed: nobody knows which locks its
-// session has, and the next user of the connection must not have any.
-func advise(ctx context.Context, conn *pgx.Conn, calls []string) error {
-	_, err := conn.PgConn().Exec(ctx, "select "+strings.Join(calls, ", ")).ReadAll()
-	if err != nil {
+	if err := c.beginTx(ctx, conn, l, o, w); err != nil {
 		closeNow(conn)
+		return err
 	}
-	return err
+	return w.locks.takeOver(ctx, conn, l)
 }

@@ -13,11 +13,11 @@ import (
 // txWishes is what the caller of a transaction asks for besides pgx.TxOptions.
 type txWishes struct {
 	name   string
-	check  CommitCheck // 0: that of the core
-	verify bool        // TxOptions.Verify will be asked where the server cannot tell
-	pinned bool        // the connection is one of pgx that the caller has
-	locks  []int64     // advisory locks to hold: see beginLocked
-	print  *txPrint    // what it touches; nil where nobody looks
+	check  CommitCheck    // 0: that of the core
+	verify bool           // TxOptions.Verify will be asked where the server cannot tell
+	pinned bool           // the connection is one of pgx that the caller has
+	locks  *advisoryLocks // to hold, if any: see beginLocked
+	print  *txPrint       // what it touches; nil where nobody looks
 }
 
 // txFacts is what is known of the open transaction, for its COMMIT.

@@ -63,11 +63,19 @@ func riderOf(wire *transport.Conn) *piggyback.Conn {
 // those do with a refused BEGIN that a statement follows in the same flight is not for certain. Nor on a connection that the caller has,
 // and may use past the transaction; nor on a hot standby: were that promoted before the first statement, the transaction would not be
 // one of a standby, of which nothing is ever unknown.
-func (c *core) lazy(l *link) bool {
-	if l.tx.standby || l.server.Standby {
+func (c *core) lazy(l *link) bool { return c.lazyFor(l, l.tx.standby, l.tx.wishes.pinned) }
+
+func (c *core) lazyFor(l *link, standby, pinned bool) bool {
+	if standby || l.server.Standby {
 		return false
 	}
-	return !l.tx.wishes.pinned && l.rider != nil && l.core != nil && c.set.lazyBegin == lazyBeginOn && !l.pooled && (l.server.Known() || !l.identified)
+	return !pinned && l.rider != nil && l.core != nil && c.set.lazyBegin == lazyBeginOn && !l.pooled && (l.server.Known() || !l.identified)
+}
+
+// waitsForFirst reports whether beginTx will let the BEGIN of a transaction wait, on a connection whose server was asked who it is.
+func (c *core) waitsForFirst(l *link, o pgx.TxOptions, w txWishes) bool {
+	ledger := orDefault(w.check, c.set.commitCheck) == Ledger && o.AccessMode != pgx.ReadOnly
+	return o.BeginQuery == "" && !ledger && c.lazyFor(l, l.pg.ParameterStatus("in_hot_standby") == "on", w.pinned)
 }
 
 // beginWithFirst leaves BEGIN to the flight of the first statement. The id is asked for behind the first statement that takes a

@@ -48,6 +48,7 @@ type core struct {
 	log       *metrics.Logger
 
 	contention *contention.Control // which attempts of transactions begin now; nil: all
+	lockTexts  atomic.Bool         // queries about advisory locks are not prepared: the program drops what is
 
 	tuned             atomic.Pointer[tuning]
 	retuning          sync.Mutex // held while tuned is replaced
@@ -102,7 +103,7 @@ func (c *core) makePolicies() (err error) {
 	s := c.set
 	c.order.Random = s.randomHosts
 	if !s.contentionOff {
-		c.contention = contention.New(contention.Options{Escalate: s.escalateAfter})
+		c.contention = contention.New(contention.Options{Escalate: s.escalateAfter, Elsewhere: s.advisoryLocks})
 	}
 	if c.budget = s.budget; c.budget == nil && !s.budgetOff {
 		c.budget, err = policy.NewBudget(policy.BudgetOptions{

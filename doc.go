@@ -213,8 +213,9 @@
 //	    conflicts of one transaction after which its further attempts run alone in the process
 //	    a whole number from 1 to 1000000
 //	retry_advisory_locks=off
-//	    whether such attempts also hold PostgreSQL's advisory locks, across processes; not behind poolers that
-//	    pool by transaction
+//	    whether transactions hold PostgreSQL's advisory locks, too, to exclude those of other processes: those
+//	    that run alone, and those with keys while others are in their way; not behind poolers that pool by
+//	    transaction
 //	    on, off
 //	breaker_failures=off
 //	    connection failures in a row that open the circuit breaker; off: no breaker

@@ -196,7 +196,7 @@ var dsnKeys = []dsnKey{
 	{
 		name: "retry_advisory_locks", def: "off", words: []string{"on", "off"},
 		allowed: "on, off",
-		doc:     "whether such attempts also hold PostgreSQL's advisory locks, across processes; not behind poolers that pool by transaction",
+		doc:     "whether transactions hold PostgreSQL's advisory locks, too, to exclude those of other processes: those that run alone, and those with keys while others are in their way; not behind poolers that pool by transaction",
 		set: func(s *settings, v string) bool {
 			s.advisoryLocks = v == "on"
 			return v == "on" || v == "off"

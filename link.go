@@ -57,6 +57,8 @@ type link struct {
 	questionMsgs []byte        // the question for the id, as it travels with a statement
 	named        named         // whether it is prepared
 
+	lockQueries [lockQueries]preparedLocks // that are prepared
+
 	answer committing // to COMMIT
 }
 

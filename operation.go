@@ -127,9 +127,9 @@ func (op *operation) backoff(ctx context.Context, a policy.Attempt, wait time.Du
 }
 
 // admitted is told that an attempt had to wait for its turn, or has given up waiting.
-func (op *operation) admitted(ctx context.Context, waited time.Duration) {
+func (op *operation) admitted(ctx context.Context, attempt int, waited time.Duration) {
 	op.core.rec.AdmissionWait(ctx, waited)
-	op.span.Admission(op.attempts+1, waited)
+	op.span.Admission(attempt, waited)
 }
 
 // delayed is told that a statement of the attempt in progress had to wait for another transaction.

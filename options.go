@@ -179,9 +179,16 @@ type ContentionOptions struct {
 	// zero means DefaultEscalateAfter.
 	EscalateAfter int
 	// AdvisoryLocks makes such attempts hold PostgreSQL's advisory locks, so that of the processes which ask for that only one
-	// makes an attempt of that kind at a time: those of AdvisoryKey for the transaction's keys, or else for its name. At
-	// REPEATABLE READ and SERIALIZABLE, and where Isolation is not given, they cost two round trips, and need a session of
-	// their own: not for poolers that pool by transaction, where Isolation must be sql.LevelReadCommitted.
+	// makes an attempt of that kind at a time: those of AdvisoryKey for the transaction's keys, or else for its name. With keys
+	// the other attempts hold them, too, once one has conflicted although no other of this handle had a key of it, until none
+	// had to wait for a lock, and none conflicted, for a while; and not where conflicts go on though nobody waits for a lock.
+	//
+	// An attempt with locks takes one round trip more, or two where BEGIN does not wait for the first statement (WithLazyBegin,
+	// Ledger, a connection of pgx that the program has). It waits for them on its connection, in the order of their keys, and for as long as its context
+	// and TxOptions.MaxElapsed allow: one of the two should be given. A transaction of more than 64 keys takes none. At
+	// REPEATABLE READ and SERIALIZABLE, and where Isolation is not given, they are taken before BEGIN, and so need a session of
+	// their own: not for poolers that pool by transaction, where Isolation must be sql.LevelReadCommitted. There a query before the first of
+	// the closure makes them locks of the transaction: it takes the snapshot, after which SET TRANSACTION is refused.
 	AdvisoryLocks bool
 }
 

@@ -97,7 +97,7 @@ func (t *pgxTx) beginOn(ctx context.Context, acquire func(context.Context) (*pgx
 		}
 		closed := pooled.Conn().IsClosed()
 		pooled.Release()
-		if !closed || !reused || ctx.Err() != nil {
+		if !closed || !reused || ctx.Err() != nil || errors.Is(err, errLocksLate) {
 			return err
 		}
 	}

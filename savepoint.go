@@ -18,9 +18,9 @@ type txScope struct {
 	db      any // what WithTx was called with
 	tx      transaction
 	attempt int
-	locks   []int64  // advisory locks that it begins with
-	print   *txPrint // what it touches; nil where nobody looks
-	outer   *txScope // of another database, around this one
+	locks   *advisoryLocks // that it begins with, if any
+	print   *txPrint       // what it touches; nil where nobody looks
+	outer   *txScope       // of another database, around this one
 
 	savepoints int   // how many were made: their names differ within a transaction
 	poison     error // why the transaction as a whole must not commit, whatever closures return

@@ -231,7 +231,7 @@ func (s *session) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx
 		return nil, s.failed(ctx, driver.ErrBadConn, fresh, false)
 	}
 	if err := s.core.beginLocked(ctx, s.pgx, s.link, o, record.wanted()); err != nil {
-		if s.pgx.IsClosed() && ctx.Err() == nil && fresh {
+		if s.pgx.IsClosed() && ctx.Err() == nil && fresh && !errors.Is(err, errLocksLate) {
 			return nil, &discardedError{err: s.link.trueError(err)}
 		}
 		return nil, s.failed(ctx, err, fresh, true)

@@ -40,8 +40,9 @@ type TxOptions struct {
 	Commit CommitCheck
 	// Keys name what the transaction will change, as in "account:3", for contention control: while transactions with keys
 	// conflict, no two of this handle run at a time that have a key in common. Each waits for its turn before it takes a
-	// connection. Of a transaction with keys the arguments are not looked at, and nothing is read twice. Keys that are missing, or too many, cost conflicts or waits and nothing else. They are not sent to the
-	// server but as a hash, for the locks of ContentionOptions.AdvisoryLocks. A nested WithTx has those of the outermost.
+	// connection. Of a transaction with keys the arguments are not looked at, and nothing is read twice. Keys that are missing, or too many, cost conflicts
+	// or waits and nothing else. They are not sent to the server but as a hash, for the locks of ContentionOptions.AdvisoryLocks, which exclude other
+	// processes too. A nested WithTx has those of the outermost.
 	Keys []string
 	// Verify, if not nil, is asked whether the transaction committed where the server cannot tell: after a crash or a
 	// failover with XID, with NoCheck, on servers without transaction ids, and with other drivers. It should look for the
@@ -116,10 +117,11 @@ func (c *core) transact(ctx context.Context, db any, opts TxOptions, begin begin
 	}
 	turn := c.turnOf(ctx, opts)
 	err = c.repeat(ctx, &op, retrier, &turn, func(ctx context.Context) error {
-		scope := &txScope{
-			core: c, db: db, attempt: op.attempts, locks: c.locksOf(opts, &turn), print: c.printOf(ctx, &op, opts, &turn), outer: scopeFrom(ctx),
-		}
-		return c.attempt(ctx, scope, opts, begin)
+		locks := c.locksOf(opts, &turn)
+		scope := &txScope{core: c, db: db, attempt: op.attempts, locks: locks, print: c.printOf(ctx, &op, opts, &turn), outer: scopeFrom(ctx)}
+		err := c.attempt(ctx, scope, opts, begin)
+		locks.tell(ctx, &op, &turn)
+		return err
 	})
 	op.end(ctx, err)
 	return err
@@ -152,6 +154,10 @@ func (c *core) repeat(ctx context.Context, op *operation, retrier *policy.Retrie
 		if last == nil {
 			op.attemptEnd(this, nil, false)
 			return nil
+		}
+		if errors.Is(last, errLocksLate) {
+			op.attemptWithdrawn(this)
+			return &lateLocksError{loop.Stop(ctx, policy.StopMaxElapsed)}
 		}
 		if noRetry(ctx) {
 			last = policy.Permanent(last)

@@ -37,10 +37,14 @@ const (
 	limitName     = "limit"
 	ownName       = "retrypg"
 	keysName      = "retrypg, Keys"
+	advisoryName  = keysName + ", advisory"
 )
 
 // unchecked leaves the check of commits out, which the others do not have either.
 var unchecked = retrypg.WithCommitCheck(retrypg.NoCheck)
+
+// advisory lets processes exclude each other.
+var advisory = retrypg.WithContentionControl(retrypg.ContentionOptions{AdvisoryLocks: true})
 
 // handBases are the first waits of the loops by hand. The best of them is what retrypg is compared with.
 var handBases = []time.Duration{0, 2 * time.Millisecond, 5 * time.Millisecond, 10 * time.Millisecond, 20 * time.Millisecond, 50 * time.Millisecond}
@@ -72,6 +76,7 @@ func contenders() []contender {
 		contender{name: ownName + ", NoCheck", processes: true, open: own(false, unchecked)},
 		contender{name: keysName, processes: true, open: own(true)},
 		contender{name: keysName + ", NoCheck", processes: true, open: own(true, unchecked)},
+		contender{name: advisoryName, processes: true, open: own(true, advisory)},
 	)
 }
 

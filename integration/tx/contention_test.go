@@ -125,9 +125,9 @@ func TestAnEscalatedAttemptHoldsItsAdvisoryLockToItsEndAndNoLonger(t *testing.T)
 // be older than that change, and the attempt a conflict for certain.
 func TestAnEscalatedAttemptSeesWhatTheHolderOfItsLockHasChanged(t *testing.T) {
 	some(t, oursPooled, func(t *testing.T, s *stage) {
-		db := s.open(escalating)
 		key := retrypg.AdvisoryKey("account:1")
 		for _, level := range []sql.IsolationLevel{sql.LevelReadCommitted, sql.LevelRepeatableRead, sql.LevelSerializable} {
+			db := s.open(escalating) // one that does not know yet that others are in the way
 			other, err := pgx.Connect(t.Context(), s.dsn())
 			require.NoError(t, err)
 			_, err = other.Exec(t.Context(), "begin; update account set balance = balance + 1 where id = 1; select pg_advisory_xact_lock("+strconv.FormatInt(key, 10)+")")

@@ -24,6 +24,8 @@ import (
 type Options struct {
 	// Escalate is after how many conflicts of a transaction its attempts run alone; 0 means DefaultEscalate.
 	Escalate int
+	// Elsewhere says that the attempts can have locks that hold in other processes, too: see [Call.Elsewhere].
+	Elsewhere bool
 }
 
 // DefaultEscalate is after how many conflicts of a transaction its attempts run alone. Chosen: a transaction of ordinary
@@ -36,12 +38,13 @@ const maxNames = 256
 // Control admits the transactions of one database. It is safe for concurrent use, starts no goroutine, and keeps nothing of
 // callers that are gone but the limits of up to maxNames names.
 type Control struct {
-	escalate int
-	active   atomic.Int32 // names that are not calm, and one for the keys: zero says that there is nothing to do
-	seq      atomic.Uint64
-	keys     keyTable
-	names    atomic.Pointer[map[string]*limiter] // never changed in place
-	naming   sync.Mutex                          // held while names is replaced
+	escalate  int
+	active    atomic.Int32 // names that are not calm, and one for the keys: zero says that there is nothing to do
+	seq       atomic.Uint64
+	keys      keyTable
+	elsewhere elsewhere
+	names     atomic.Pointer[map[string]*limiter] // never changed in place
+	naming    sync.Mutex                          // held while names is replaced
 }
 
 // New returns a Control that is calm.
@@ -51,6 +54,7 @@ func New(o Options) *Control {
 		c.escalate = DefaultEscalate
 	}
 	c.keys.init(&c.active)
+	c.elsewhere.wanted = o.Elsewhere
 	return c
 }
 
@@ -270,6 +274,9 @@ func (t *Call) leave(o Outcome) {
 			t.stubborn++
 		}
 	}
+	if t.holds != nil {
+		c.leaveKeys(o)
+	}
 	switch {
 	case t.watched:
 		c.keys.saw(o)
@@ -299,13 +306,13 @@ func (t *Call) Escalated() int {
 
 // Queued reports whether the next attempt will be admitted in its turn, so that there is no need to sleep before it. It
 // is false once an attempt has conflicted that had all to itself: what it conflicts with is not of this process, or does
-// not say what it changes.
+// not say what it changes; unless the next one is to have locks that hold elsewhere, too.
 func (t *Call) Queued() bool {
 	c := t.control
 	if c == nil || t.conflicts >= c.escalate || c.active.Load() == 0 {
 		return false
 	}
-	if len(t.keys) > 0 && t.stubborn == 0 {
+	if len(t.keys) > 0 && (t.stubborn == 0 || c.elsewhere.on.Load()) {
 		return c.keys.phase() == contended
 	}
 	l := c.named(t.name, false)
