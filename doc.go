@@ -210,7 +210,7 @@
 //	    whether transactions of `WithTx` that are in each other's way are admitted in turn
 //	    on, off
 //	retry_escalate_after=4
-//	    conflicts of one transaction after which its further attempts run alone in the process
+//	    conflicts of one transaction after which its further attempts run alone
 //	    a whole number from 1 to 1000000
 //	retry_advisory_locks=off
 //	    whether transactions hold PostgreSQL's advisory locks, too, to exclude those of other processes: those

@@ -190,7 +190,7 @@ var dsnKeys = []dsnKey{
 	{
 		name: "retry_escalate_after", def: strconv.Itoa(DefaultEscalateAfter),
 		allowed: upTo(maxDSNCount),
-		doc:     "conflicts of one transaction after which its further attempts run alone in the process",
+		doc:     "conflicts of one transaction after which its further attempts run alone",
 		set:     count(maxDSNCount, func(s *settings, n int) { s.escalateAfter = n }),
 	},
 	{

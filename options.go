@@ -174,7 +174,7 @@ func WithoutBreaker() Option {
 // ContentionOptions say how transactions of WithTx and its kin are admitted that are in each other's way. The zero value is
 // what holds without them.
 type ContentionOptions struct {
-	// EscalateAfter is after how many conflicts of a transaction its further attempts run alone in the process: no other that
+	// EscalateAfter is after how many conflicts of a transaction its further attempts run alone: no other of the handle that
 	// has one of its TxOptions.Keys, or, where it has none, none of its TxOptions.Name, begins before it has ended. From 1;
 	// zero means DefaultEscalateAfter.
 	EscalateAfter int
