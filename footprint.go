@@ -146,10 +146,7 @@ func (p *txPrint) await(ctx context.Context, conn *pgx.Conn, l *link) error {
 	switch {
 	case err == nil:
 	case !errors.Is(err, contention.ErrCircle):
-		if anew { // what it has read is gone
-			return p.spoil(err)
-		}
-		return err
+		return p.spoil(err) // as where a context ends while the server is at work: the transaction does not outlive it
 	case p.yields:
 		return p.spoil(&inTheWayError{})
 	default:

@@ -136,6 +136,10 @@ func (b *bank) teach(opts TxOptions) {
 	for range 6 { // there is contention
 		conflict(func(context.Context, bankTx) error { return nil })
 	}
+	// What is held is taken away after some times as long as a transaction takes: here after a second
+	require.NoError(b.t, b.run(b.context(), opts, func(ctx context.Context, tx bankTx) error {
+		return tx.exec(ctx, "select pg_sleep(0.1)")
+	}))
 	touch := func(ctx context.Context, tx bankTx) error { return tx.exec(ctx, addOne, -1) }
 	conflict(touch) // from now on some run at a time, to learn
 	for range 4 {
@@ -176,7 +180,12 @@ func (b *bank) hold(opts TxOptions, account int) *holder {
 				return err
 			}
 			close(holds)
-			return <-h.goOn
+			select {
+			case err := <-h.goOn:
+				return err
+			case <-ctx.Done():
+				return ctx.Err()
+			}
 		})
 	}()
 	select {

@@ -100,7 +100,7 @@ func TestAClosureThatHidesThatWhatItReadWasChangedCommitsNothing(t *testing.T) {
 			})
 			_, err := b.plain.Exec(t.Context(), addOne, 2)
 			require.NoError(t, err)
-			require.NoError(t, h.end(errRollBack), errRollBack)
+			require.ErrorIs(t, h.end(errRollBack), errRollBack)
 			require.Equal(t, "40001", SQLState(<-done), name)
 			require.Equal(t, 1, attempts)
 			require.Equal(t, "", b.ask("select coalesce(string_agg(entry, ''), '') from journal"))
