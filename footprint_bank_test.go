@@ -72,6 +72,12 @@ const (
 // eachBank runs a test over database/sql and over a Pool, in transactions of a level.
 func eachBank(t *testing.T, levels []sql.IsolationLevel, test func(t *testing.T, b *bank, opts TxOptions)) {
 	t.Helper()
+	eachBankWith(t, neverLooked, levels, test)
+}
+
+// eachBankWith is eachBank with a parameter of the connections.
+func eachBankWith(t *testing.T, param string, levels []sql.IsolationLevel, test func(t *testing.T, b *bank, opts TxOptions)) {
+	t.Helper()
 	server := pgt.Shared(t)
 	plain, err := pgx.Connect(t.Context(), server.DSN())
 	require.NoError(t, err)
@@ -83,7 +89,7 @@ func eachBank(t *testing.T, levels []sql.IsolationLevel, test func(t *testing.T,
 					insert into account select i, 100 from generate_series(1, 4) i; create table journal (entry text)`)
 				require.NoError(t, err)
 				b := &bank{t: t, plain: plain, app: "bank_" + strconv.Itoa(int(level)) + kind[:2]}
-				dsn := server.DSN("application_name="+b.app, neverLooked)
+				dsn := server.DSN("application_name="+b.app, param)
 				if kind == "Pool" {
 					pool, err := NewPool(t.Context(), dsn+"&pool_max_conns=16")
 					require.NoError(t, err)

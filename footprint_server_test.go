@@ -81,11 +81,11 @@ func TestATransactionThatHadToWaitIsRunAgainWhereWhatItReadWasChanged(t *testing
 
 func TestAClosureThatHidesThatWhatItReadWasChangedCommitsNothing(t *testing.T) {
 	eachBank(t, snapshots, func(t *testing.T, b *bank, opts TxOptions) {
+		b.teach(opts)
 		for name, end := range map[string]bankClosure{
 			"nil":    func(context.Context, bankTx) error { return nil },
 			"commit": func(ctx context.Context, tx bankTx) error { return tx.commit(ctx) },
 		} {
-			b.teach(opts)
 			h := b.hold(opts, 1)
 			attempts := 0
 			once := opts
