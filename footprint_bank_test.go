@@ -165,14 +165,14 @@ func (b *bank) teach(opts TxOptions) {
 	}
 }
 
-// holder is a transaction that has added one to an account, and goes on when it is told to.
+// holder is a transaction that has added one to account 1, and goes on when it is told to.
 type holder struct {
 	pid  string
 	goOn chan error // what its closure is to return
 	done chan error
 }
 
-func (b *bank) hold(opts TxOptions, account int) *holder {
+func (b *bank) hold(opts TxOptions) *holder {
 	b.t.Helper()
 	h := &holder{goOn: make(chan error), done: make(chan error, 1)}
 	holds := make(chan struct{})
@@ -182,7 +182,7 @@ func (b *bank) hold(opts TxOptions, account int) *holder {
 			if h.pid, err = tx.value(ctx, "select pg_backend_pid()::text"); err != nil {
 				return err
 			}
-			if err := tx.exec(ctx, addOne, account); err != nil {
+			if err := tx.exec(ctx, addOne, 1); err != nil {
 				return err
 			}
 			close(holds)
@@ -228,7 +228,7 @@ func (b *bank) balances() string {
 		b.ask("select coalesce(string_agg(entry, ' ' order by entry), '') from journal")
 }
 
-// at rest requires that no connection of the handle has a transaction open, and that nobody holds what the next one waits for.
+// atRest requires that no connection of the handle has a transaction open, and that nobody holds what the next one waits for.
 func (b *bank) atRest(opts TxOptions) {
 	b.t.Helper()
 	require.Equal(b.t, "0", b.ask("select count(*) from pg_stat_activity where application_name = $1 and state <> 'idle'", b.app))

@@ -70,14 +70,14 @@ type elsewhere struct {
 func (b *bank) holdsElsewhere(opts TxOptions) elsewhere {
 	b.t.Helper()
 	b.teach(opts)
-	return elsewhere{b.hold(opts, 1), b.core}
+	return elsewhere{b.hold(opts), b.core}
 }
 
 // TestAStatementThatIsPreparedFirstDoesNotKeepTheOldSnapshot: to prepare a statement the server takes one.
 func TestAStatementThatIsPreparedFirstDoesNotKeepTheOldSnapshot(t *testing.T) {
 	eachBank(t, snapshots, func(t *testing.T, b *bank, opts TxOptions) {
 		b.teach(opts)
-		h := b.hold(opts, 1)
+		h := b.hold(opts)
 		attempts := 0
 		done := b.started(b.context(), opts, func(ctx context.Context, tx bankTx) error {
 			attempts++
@@ -113,7 +113,7 @@ func TestAStatementThatIsPreparedFirstDoesNotKeepTheOldSnapshot(t *testing.T) {
 func TestABatchThatHasToWaitIsSentOnceAndBeginsNothingAnew(t *testing.T) {
 	eachBank(t, snapshots, func(t *testing.T, b *bank, opts TxOptions) {
 		b.teach(opts)
-		h := b.hold(opts, 1)
+		h := b.hold(opts)
 		attempts := 0
 		done := b.started(b.context(), opts, func(ctx context.Context, tx bankTx) error {
 			attempts++

@@ -46,7 +46,7 @@ func (b *bank) started(ctx context.Context, opts TxOptions, fn bankClosure) <-ch
 func TestATransactionThatHadToWaitGoesOnInANewSnapshotWhereWhatItReadIsUnchanged(t *testing.T) {
 	eachBank(t, snapshots, func(t *testing.T, b *bank, opts TxOptions) {
 		b.teach(opts)
-		h := b.hold(opts, 1)
+		h := b.hold(opts)
 		attempts := 0
 		done := b.started(b.context(), opts, waiter(&attempts, func(ctx context.Context, tx bankTx, seen string) error {
 			one, err := tx.value(ctx, readAccount, 1)
@@ -66,7 +66,7 @@ func TestATransactionThatHadToWaitGoesOnInANewSnapshotWhereWhatItReadIsUnchanged
 func TestATransactionThatHadToWaitIsRunAgainWhereWhatItReadWasChanged(t *testing.T) {
 	eachBank(t, snapshots, func(t *testing.T, b *bank, opts TxOptions) {
 		b.teach(opts)
-		h := b.hold(opts, 1)
+		h := b.hold(opts)
 		attempts := 0
 		done := b.started(b.context(), opts, waiter(&attempts, noteSeen))
 		_, err := b.plain.Exec(t.Context(), addOne, 2)
@@ -84,9 +84,15 @@ func TestAClosureThatHidesThatWhatItReadWasChangedCommitsNothing(t *testing.T) {
 		b.teach(opts)
 		for name, end := range map[string]bankClosure{
 			"nil":    func(context.Context, bankTx) error { return nil },
-			"commit": func(ctx context.Context, tx bankTx) error { return tx.commit(ctx) },
+			"commit": func(ctx context.Context, tx bankTx) error {
+				if over, ok := tx.(pgxBankTx); ok {
+					_, err := over.Conn().Exec(ctx, note, "past the transaction")
+					require.NoError(t, err)
+				}
+				return tx.commit(ctx)
+			},
 		} {
-			h := b.hold(opts, 1)
+			h := b.hold(opts)
 			attempts := 0
 			once := opts
 			once.MaxAttempts = 1
@@ -112,7 +118,7 @@ func TestAClosureThatHidesThatWhatItReadWasChangedCommitsNothing(t *testing.T) {
 func TestAReadCommittedTransactionWaitsWithoutBeginningAgain(t *testing.T) {
 	eachBank(t, committed, func(t *testing.T, b *bank, opts TxOptions) {
 		b.teach(opts)
-		h := b.hold(opts, 1)
+		h := b.hold(opts)
 		attempts := 0
 		const id = "select pg_current_xact_id()::text"
 		done := b.started(b.context(), opts, func(ctx context.Context, tx bankTx) error {
@@ -177,7 +183,7 @@ func TestOfTwoThatWouldWaitForEachOtherOneIsRunAgain(t *testing.T) {
 func TestATransactionThatHasWrittenIsRunAgainRatherThanBegunAgain(t *testing.T) {
 	eachBank(t, snapshots, func(t *testing.T, b *bank, opts TxOptions) {
 		b.teach(opts)
-		h := b.hold(opts, 1)
+		h := b.hold(opts)
 		attempts := 0
 		done := b.started(b.context(), opts, func(ctx context.Context, tx bankTx) error {
 			attempts++
@@ -197,7 +203,7 @@ func TestATransactionThatHasWrittenIsRunAgainRatherThanBegunAgain(t *testing.T) 
 func TestATransactionWhoseContextEndsWhileItWaitsLeavesNothingWhateverItsClosureDoes(t *testing.T) {
 	eachBank(t, allLevels, func(t *testing.T, b *bank, opts TxOptions) {
 		b.teach(opts)
-		h := b.hold(opts, 1)
+		h := b.hold(opts)
 		ctx, cancel := context.WithCancel(b.context())
 		attempts := 0
 		done := b.started(ctx, opts, func(ctx context.Context, tx bankTx) error {
@@ -221,7 +227,7 @@ func TestATransactionWhoseContextEndsWhileItWaitsLeavesNothingWhateverItsClosure
 func TestATransactionWhoseConnectionIsLostWhileItWaitsIsRunAgain(t *testing.T) {
 	eachBank(t, allLevels, func(t *testing.T, b *bank, opts TxOptions) {
 		b.teach(opts)
-		h := b.hold(opts, 1)
+		h := b.hold(opts)
 		attempts := 0
 		done := b.started(b.context(), opts, waiter(&attempts, noteSeen))
 		require.Equal(t, "1", b.kill(h.pid))
@@ -236,9 +242,9 @@ func TestATransactionWhoseConnectionIsLostWhileItWaitsIsRunAgain(t *testing.T) {
 func TestWhatATransactionHoldsIsGivenBackHoweverItEnds(t *testing.T) {
 	eachBank(t, allLevels, func(t *testing.T, b *bank, opts TxOptions) {
 		b.teach(opts)
-		require.NoError(t, b.hold(opts, 1).end(nil))
+		require.NoError(t, b.hold(opts).end(nil))
 		b.atRest(opts)
-		require.ErrorIs(t, b.hold(opts, 1).end(errRollBack), errRollBack)
+		require.ErrorIs(t, b.hold(opts).end(errRollBack), errRollBack)
 		b.atRest(opts)
 		require.Panics(t, func() {
 			_ = b.run(b.context(), opts, func(ctx context.Context, tx bankTx) error {
@@ -247,7 +253,7 @@ func TestWhatATransactionHoldsIsGivenBackHoweverItEnds(t *testing.T) {
 			})
 		})
 		b.atRest(opts)
-		h := b.hold(opts, 1)
+		h := b.hold(opts)
 		require.Equal(t, "1", b.kill("0"))
 		require.Error(t, h.end(nil))
 		b.atRest(opts)
