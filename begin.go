@@ -18,6 +18,7 @@ type txWishes struct {
 	pinned bool           // the connection is one of pgx that the caller has
 	locks  *advisoryLocks // to hold, if any: see beginLocked
 	print  *txPrint       // what it touches; nil where nobody looks
+	anew   bool           // it takes the place of one that is open: see txPrint
 }
 
 // txFacts is what is known of the open transaction, for its COMMIT.

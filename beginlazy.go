@@ -92,7 +92,8 @@ func (l *link) beginWithFirst(ctx context.Context) error {
 		l.beginMsgs, l.beginMsgsFor = outcome.Statement("", beginStatement(l.tx.options)), l.tx.options
 	}
 	l.tx.lazy, l.tx.late = true, l.tx.mute == ""
-	if l.pg.TxStatus() != 'I' { // an attempt begins anew: see txPrint
+	if l.tx.wishes.anew { // not wherever one is open: that may be the caller's own
+		l.tx.wishes.anew = false
 		l.rider.BeginAgain(rollbackMsgs, l.beginMsgs)
 		return nil
 	}

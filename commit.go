@@ -130,11 +130,17 @@ func settle(ctx context.Context, c *core, conn *pgx.Conn, l *link, query string,
 		return verdictCommitted, nil
 	}
 	if l.refused() {
+		if !conn.IsClosed() && l.pg.TxStatus() != 'I' { // what was to be rolled back with BEGIN is still there
+			_ = l.rollbackWaiting(ctx, conn)
+		}
 		return verdictNotApplied, pgx.ErrTxCommitRollback
 	}
 	v, err := unsendable(ctx, conn, l)
 	if v == verdictNone && strict && l.endedByText(ctx) {
 		v, err = verdictEnded, endedError(nil)
+	}
+	if v == verdictNone && l.tx.wishes.print.broken() != nil {
+		v, err = verdictNotApplied, pgx.ErrTxCommitRollback
 	}
 	if v == verdictNone {
 		if err = c.askLate(ctx, conn, l); err != nil {
@@ -182,7 +188,7 @@ func unsettle(ctx context.Context, conn *pgx.Conn, l *link, strict bool) (verdic
 	v, err := verdictNone, error(nil)
 	if l.waits() && l.pg.TxStatus() != 'I' {
 		err = l.rollbackWaiting(ctx, conn)
-	} else if !l.waits() && (!l.refused() || conn.IsClosed()) { // else the server has no transaction
+	} else if !l.waits() && (!l.refused() || conn.IsClosed() || l.pg.TxStatus() != 'I') { // else the server has no transaction
 		if l.status() == 'I' || l.lostEnd() || strict && l.endedByText(ctx) {
 			v = verdictEnded
 		}

@@ -168,6 +168,9 @@ func (c *Conn) Prepare(query string) (driver.Stmt, error) {
 
 // PrepareContext implements driver.ConnPrepareContext.
 func (c *Conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	if err := c.session.link.tx.wishes.print.prepares(); err != nil {
+		return nil, err
+	}
 	attempt := func(ctx context.Context) (driver.Stmt, error) { return c.prepare(ctx, query) }
 	var stmt driver.Stmt
 	var err error

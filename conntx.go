@@ -159,6 +159,11 @@ func (t *connTx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row 
 
 // Prepare implements pgx.Tx. The statement may be executed by its name, which says nothing of it.
 func (t *connTx) Prepare(ctx context.Context, name, sql string) (d *pgconn.StatementDescription, err error) {
+	if !t.closed {
+		if err := t.link.tx.wishes.print.prepares(); err != nil {
+			return nil, err
+		}
+	}
 	if !t.link.waits() || t.closed {
 		return t.prepare(ctx, name, sql)
 	}
@@ -211,10 +216,8 @@ func (t *connTx) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 	if failed := pgx.FailedBatchResults(b, errBatchBegin); failed.Tx() != nil {
 		return failed
 	}
-	for _, q := range b.QueuedQueries {
-		if err := t.touch(ctx, q.SQL, q.Arguments, false); err != nil {
-			return pgx.FailedBatchResults(b, err)
-		}
+	if err := t.touchAll(ctx, b); err != nil {
+		return pgx.FailedBatchResults(b, err)
 	}
 	if err := t.beginNow(ctx); err != nil { // a batch is not sent twice
 		return pgx.FailedBatchResults(b, err)

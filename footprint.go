@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -21,19 +22,19 @@ type txPrint struct {
 	*contention.Footprint
 	core   *core
 	waited func(context.Context, time.Duration)
-	yields bool // the attempt may be given up where others wait for it, for one that knows what it touches
-	broken error
+	yields bool                  // the attempt may be given up where others wait for it, for one that knows what it touches
+	spoilt atomic.Pointer[error] // why it must not commit; WithTx asks for it while a goroutine of the closure may still be at work
 
 	begun bool     // a statement was sent that takes a snapshot
 	done  bool     // one that cannot be repeated, or that cannot be told
 	reads []txRead // what was read so far
 }
 
-// txRead is a query that only reads, to be repeated.
+// txRead is a statement; a query that only reads can be repeated.
 type txRead struct {
 	sql   string
 	args  int
-	again func(context.Context) error // sends it, and reads all of its rows
+	again func(context.Context) error // sends it, and reads all of its rows; nil where it is not a query, or cannot be sent again
 }
 
 // maxReads bounds what is read again behind a wait. Chosen: more would take longer than what another attempt costs.
@@ -65,26 +66,52 @@ func (c *core) printOf(ctx context.Context, op *operation, opts TxOptions, turn 
 	}
 }
 
-// touch is called before a statement is sent in a transaction whose footprint is kept. It waits for the transactions that are in its way. again sends
-// the statement once more; it is nil for one that is not a query.
-func (p *txPrint) touch(ctx context.Context, conn *pgx.Conn, l *link, sql string, args []any, again func(context.Context) error) error {
-	if p.broken != nil {
-		return p.broken
+// spoil notes that the attempt must not commit, and why.
+func (p *txPrint) spoil(err error) error {
+	p.spoilt.Store(&err)
+	return err
+}
+
+// broken returns why the attempt must not commit, whatever its closure returns; nil where it may. p may be nil.
+func (p *txPrint) broken() error {
+	if p != nil {
+		if err := p.spoilt.Load(); err != nil {
+			return *err
+		}
+	}
+	return nil
+}
+
+// prepares is told that a statement is about to be prepared, for which the server takes a snapshot. It stays prepared whatever becomes of the
+// transaction. p may be nil.
+func (p *txPrint) prepares() error {
+	if p == nil {
+		return nil
+	}
+	p.begun = true
+	return p.broken()
+}
+
+// touch is called before a statement with these marks is sent in a transaction whose footprint is kept. It waits for the transactions
+// that are in its way.
+func (p *txPrint) touch(ctx context.Context, conn *pgx.Conn, l *link, marks []contention.Mark, s txRead) error {
+	if err := p.broken(); err != nil {
+		return err
 	}
 	if conn.IsClosed() || l.pg.IsBusy() || l.status() != 'T' {
 		p.done = true
 		return nil // which pgx or the server has something to say about
 	}
-	if !p.Touch(marksOf(sql, args)) {
+	if !p.Touch(marks) {
 		if err := p.await(ctx, conn, l); err != nil {
 			return err
 		}
 	}
 	switch {
-	case again != nil && pureRead(sql) && len(p.reads) < maxReads:
+	case s.again != nil && len(p.reads) < maxReads && pureRead(s.sql):
 		p.begun = true
-		p.reads = append(p.reads, txRead{sql: sql, args: len(args), again: again})
-	case takesNoSnapshot(sql) && !p.begun:
+		p.reads = append(p.reads, s)
+	case takesNoSnapshot(s.sql) && !p.begun:
 		p.done = true
 	default:
 		p.begun, p.done = true, true
@@ -106,8 +133,7 @@ func (p *txPrint) await(ctx context.Context, conn *pgx.Conn, l *link) error {
 	if anew {
 		seen, _ = l.rider.Sum()
 		if err := p.restart(ctx, conn, l); err != nil {
-			p.broken = err
-			return err
+			return p.spoil(err)
 		}
 	}
 	waited, err := p.Await(ctx)
@@ -115,13 +141,9 @@ func (p *txPrint) await(ctx context.Context, conn *pgx.Conn, l *link) error {
 	switch {
 	case err == nil:
 	case !errors.Is(err, contention.ErrCircle):
-		if anew {
-			p.broken = err
-		}
-		return err
+		return p.spoil(err) // as where a context ends while the server is at work: the transaction does not outlive it
 	case p.yields:
-		p.broken = &inTheWayError{}
-		return p.broken
+		return p.spoil(&inTheWayError{})
 	default:
 		p.Pass(!anew)
 	}
@@ -129,12 +151,10 @@ func (p *txPrint) await(ctx context.Context, conn *pgx.Conn, l *link) error {
 		return nil
 	}
 	if err := p.repeat(ctx, conn, l); err != nil {
-		p.broken = err
-		return err
+		return p.spoil(err)
 	}
 	if sum, _ := l.rider.Sum(); sum != seen {
-		p.broken = &inTheWayError{changed: true}
-		return p.broken
+		return p.spoil(&inTheWayError{changed: true})
 	}
 	return nil
 }
@@ -148,6 +168,7 @@ func (p *txPrint) restart(ctx context.Context, conn *pgx.Conn, l *link) error {
 		}
 	}
 	options, wishes := l.tx.options, l.tx.wishes
+	wishes.anew = l.pg.TxStatus() != 'I'
 	if err := p.core.beginTx(ctx, conn, l, options, wishes); err != nil {
 		closeNow(conn) // what follows in the transaction must not run outside of one
 		return err
@@ -164,15 +185,18 @@ func (p *txPrint) repeat(ctx context.Context, conn *pgx.Conn, l *link) error {
 		bounded, cancel := p.core.bounded(ctx)
 		err := timedOut(bounded, read.again(bounded))
 		release(cancel)
+		var tooLong *statementTimeoutError
 		switch {
 		case err == nil:
-		case conn.IsClosed() && ctx.Err() == nil:
-			return l.trueError(err)
-		default:
+		case ctx.Err() != nil, SQLState(err) != "", errors.As(err, &tooLong):
 			return err
+		case conn.IsClosed():
+			return l.trueError(err)
+		default: // it has failed before, on this side, and the closure has gone on
+			return &inTheWayError{changed: true}
 		}
 	}
-	return nil
+	return l.beginNow(ctx) // where nothing was read: COMMIT is to find a transaction
 }
 
 // hasRead reports whether it is known what the user of the connection has read in the transaction.
@@ -202,49 +226,61 @@ func (t *connTx) touch(ctx context.Context, sql string, args []any, reads bool) 
 	if p == nil || t.closed {
 		return nil
 	}
-	if !reads {
-		return p.touch(ctx, t.conn, t.link, sql, args, nil)
-	}
-	kept, plain := copied(args)
-	if !plain || rewritten(args) {
-		return p.touch(ctx, t.conn, t.link, sql, args, nil)
-	}
-	return p.touch(ctx, t.conn, t.link, sql, args, func(ctx context.Context) error {
-		rows, err := t.conn.Query(ctx, sql, kept...)
-		if err != nil {
-			return err
+	s := txRead{sql: sql, args: len(args)}
+	if kept, plain := copied(args); reads && plain && !rewritten(args) {
+		s.again = func(ctx context.Context) error {
+			rows, err := t.conn.Query(ctx, sql, kept...)
+			if err != nil {
+				return err
+			}
+			for rows.Next() {
+			}
+			return rows.Err()
 		}
-		for rows.Next() {
-		}
-		return rows.Err()
-	})
+	}
+	return p.touch(ctx, t.conn, t.link, marksOf(sql, args), s)
+}
+
+// touchAll is touch for the statements of a batch, of which none is sent before the others.
+func (t *connTx) touchAll(ctx context.Context, b *pgx.Batch) error {
+	p := t.link.tx.wishes.print
+	if p == nil {
+		return nil
+	}
+	var marks []contention.Mark
+	for _, q := range b.QueuedQueries {
+		marks = append(marks, marksOf(q.SQL, q.Arguments)...)
+	}
+	return p.touch(ctx, t.conn, t.link, marks, txRead{})
 }
 
 // touch is that of the footprint p. reads says that the statement is one for QueryContext.
 func (c *Conn) touch(ctx context.Context, p *txPrint, query string, args []driver.NamedValue, reads bool) error {
-	s := c.session
 	values := valuesOf(args)
-	kept, plain := copied(values)
-	if !reads || !plain {
-		return p.touch(ctx, s.pgx, s.link, query, values, nil)
+	s := txRead{sql: query, args: len(args)}
+	if kept, plain := copied(values); reads && plain && !rewritten(values) {
+		s.again = func(ctx context.Context) error { return c.readAgain(ctx, query, args, kept) }
 	}
-	return p.touch(ctx, s.pgx, s.link, query, values, func(ctx context.Context) error {
-		again := slices.Clone(args)
-		for i := range again {
-			again[i].Value = kept[i]
-		}
-		rows, err := c.session.stdConn.QueryContext(ctx, query, again)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		row := make([]driver.Value, len(rows.Columns()))
-		for err == nil {
-			err = rows.Next(row)
-		}
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
+	return p.touch(ctx, c.session.pgx, c.session.link, marksOf(query, values), s)
+}
+
+// readAgain sends a query once more, with the values that its arguments had, and reads all of its rows.
+func (c *Conn) readAgain(ctx context.Context, query string, args []driver.NamedValue, values []any) error {
+	args = slices.Clone(args)
+	for i := range args {
+		args[i].Value = values[i]
+	}
+	rows, err := c.session.stdConn.QueryContext(ctx, query, args)
+	if err != nil {
 		return err
-	})
+	}
+	defer rows.Close()
+	row := make([]driver.Value, len(rows.Columns()))
+	for err == nil {
+		err = rows.Next(row)
+	}
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
 }

@@ -196,6 +196,9 @@ func (t *pgxTx) end(v verdict) {
 		return
 	}
 	t.ending.end(v, t.conn, t.link)
+	if t.link != nil {
+		t.link.tx.wishes.print = nil
+	}
 	if t.own != nil {
 		t.own.close()
 	}

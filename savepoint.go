@@ -131,8 +131,8 @@ func (s *txScope) runNested(ctx context.Context, inner transaction) error {
 
 // poisoned returns why the transaction must not commit.
 func (s *txScope) poisoned() error {
-	if s.poison == nil && s.print != nil {
-		return s.print.broken
+	if s.poison == nil {
+		return s.print.broken()
 	}
 	return s.poison
 }

@@ -55,6 +55,7 @@ func (t *sessionTx) Rollback() error {
 func (t *sessionTx) end(v verdict) {
 	t.done = true
 	t.session.tx = nil
+	t.session.link.tx.wishes.print = nil // the caller may begin one by text next
 	if t.record != nil {
 		t.record.end(v, t.session.pgx, t.session.link)
 	}

@@ -26,6 +26,7 @@ const (
 // What travels. Their answers are not for the user.
 const (
 	sqlBegin    = "begin"
+	sqlRollback = "rollback" // ends the transaction
 	sqlQuestion = "question"
 	sqlEnd      = "question that ends the transaction"
 )
@@ -37,6 +38,7 @@ var errNothing = errors.New("nothing more comes: a user that waits would hang")
 // once, in memory, and read from it in pieces. It notes which of its answers the user of a Conn is to see.
 type server struct {
 	refuse   string // the severity with which BEGIN fails; empty: it does not
+	stays    string // the severity with which ROLLBACK fails
 	noAnswer string // the severity with which the question fails
 	async    func() pgproto3.BackendMessage
 	piece    func(n int) int // how much of n bytes a Read returns; nil: all
@@ -212,7 +214,7 @@ func (s *server) extendedMessage(typ byte, body []byte) {
 	switch typ {
 	case 'P':
 		sql, _ := cstring(rest)
-		if s.status == 'E' && sql != sqlCommit && sql != sqlEnd {
+		if s.status == 'E' && !ends(sql) {
 			s.fail("ERROR", "current transaction is aborted", sql == sqlQuestion && s.asked)
 			return
 		}
@@ -232,7 +234,12 @@ func (s *server) extendedMessage(typ byte, body []byte) {
 	}
 }
 
-func ours(sql string) bool { return sql == sqlBegin || strings.HasPrefix(sql, sqlQuestion) }
+func ours(sql string) bool {
+	return sql == sqlBegin || sql == sqlRollback || strings.HasPrefix(sql, sqlQuestion)
+}
+
+// ends reports whether a statement is one that may be sent in a transaction that is aborted.
+func ends(sql string) bool { return sql == sqlCommit || sql == sqlEnd || sql == sqlRollback }
 
 func cstring(b []byte) (string, []byte) {
 	i := bytes.IndexByte(b, 0)
@@ -240,7 +247,7 @@ func cstring(b []byte) (string, []byte) {
 }
 
 func (s *server) run(sql string, extended bool) {
-	if s.status == 'E' && sql != sqlCommit && sql != sqlEnd {
+	if s.status == 'E' && !ends(sql) {
 		s.fail("ERROR", "current transaction is aborted", false)
 		return
 	}
@@ -253,6 +260,13 @@ func (s *server) run(sql string, extended bool) {
 		}
 		s.status = 'T'
 		s.say(&pgproto3.CommandComplete{CommandTag: []byte("BEGIN")}, true)
+	case sqlRollback:
+		if s.stays != "" {
+			s.fail(s.stays, "canceling statement due to user request", false)
+			return
+		}
+		s.status = 'I'
+		s.say(&pgproto3.CommandComplete{CommandTag: []byte("ROLLBACK")}, true)
 	case sqlQuestion:
 		if s.noAnswer != "" {
 			s.fail(s.noAnswer, "no answer for you", s.asked && s.status != 'T' && s.noAnswer == "ERROR")

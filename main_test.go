@@ -1,0 +1,9 @@
+package retrypg
+
+import (
+	"testing"
+
+	"github.com/retrypg/retrypg/internal/pgtest/pgt"
+)
+
+func TestMain(m *testing.M) { pgt.Main(m) }
