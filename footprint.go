@@ -124,11 +124,9 @@ func takesNoSnapshot(sql string) bool { return repeatableFirst(sql, nil) && !rer
 
 // await waits for what Touch has said.
 func (p *txPrint) await(ctx context.Context, conn *pgx.Conn, l *link) error {
-	anew := p.begun && l.keepsSnapshot()
-	if anew && (p.done || l.tx.shared || !l.hasRead()) {
-		p.Pass(false) // waiting would not help: it would still see what was before
-		return nil
-	}
+	// Where the snapshot is kept that cannot be taken anew, there is a conflict unless the other one rolls back; but it is known then, and who waits
+	// in a circle knows at once.
+	anew := p.begun && l.keepsSnapshot() && !p.done && !l.tx.shared && l.hasRead()
 	var seen uint64
 	if anew {
 		seen, _ = l.rider.Sum()
@@ -145,7 +143,7 @@ func (p *txPrint) await(ctx context.Context, conn *pgx.Conn, l *link) error {
 	case p.yields:
 		return p.spoil(&inTheWayError{})
 	default:
-		p.Pass(!anew)
+		p.Pass()
 	}
 	if !anew {
 		return nil

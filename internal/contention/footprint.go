@@ -231,15 +231,13 @@ func (t *footprints) tellingLocked(at uint64) bool {
 	return p != nil && p.telling
 }
 
-// Pass makes f go on without what Touch has said that it is to wait for. With loose it waits for nothing any more, and nobody for it.
-func (f *Footprint) Pass(loose bool) {
+// Pass makes f go on without what Touch has said that it is to wait for. It waits for nothing any more, and nobody for it.
+func (f *Footprint) Pass() {
 	t := f.table
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if loose {
-		f.loose = true
-		t.dropLocked(&f.holds)
-	}
+	f.loose = true
+	t.dropLocked(&f.holds)
 	f.touchLocked()
 }
 

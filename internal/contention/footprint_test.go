@@ -196,7 +196,7 @@ func TestWhoDoesNotWaitHoldsNothingThatOthersWouldWaitFor(t *testing.T) {
 	require.True(t, one.Footprint().Touch([]Mark{at(account, 1)}))
 	require.True(t, other.Footprint().Touch([]Mark{at(account, 2)}))
 	require.False(t, other.Footprint().Touch([]Mark{at(account, 1)}))
-	other.Footprint().Pass(true)
+	other.Footprint().Pass()
 	require.True(t, one.Footprint().Touch([]Mark{at(account, 2)}))
 	other.Leave(Committed)
 	one.Leave(Committed)
@@ -311,7 +311,7 @@ func wander(ctx context.Context, r *rand.Rand, f *Footprint) Outcome {
 		if !f.Touch(marks) {
 			switch r.IntN(4) {
 			case 0:
-				f.Pass(r.IntN(2) == 0)
+				f.Pass()
 			default:
 				if _, err := f.Await(ctx); err != nil {
 					return []Outcome{Other, Conflict}[r.IntN(2)]
