@@ -148,7 +148,7 @@ func (b *bank) teach(opts TxOptions) {
 	}))
 	touch := func(ctx context.Context, tx bankTx) error { return tx.exec(ctx, addOne, -1) }
 	conflict(touch) // from now on some run at a time, to learn
-	for range 10 {
+	for range 8 {   // pairs: as many attempts as it takes
 		var met, work sync.WaitGroup
 		met.Add(2)
 		for range 2 {

@@ -31,6 +31,8 @@ func pureRead(sql string) bool {
 		switch {
 		case word == "for", word == "into": // rows are locked, or a table is made
 			return false
+		case word == "current_timestamp", word == "current_time", word == "localtimestamp", word == "localtime":
+			return false // the next transaction has another one
 		case word != "" && '0' <= word[0] && word[0] <= '9' && !decimal(word):
 			return false // up to PostgreSQL 14 it is a number and a word
 		}

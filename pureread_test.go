@@ -25,7 +25,6 @@ func TestATextThatDoesNothingButReadIsTakenForOne(t *testing.T) {
 		"values (1), (2)",
 		"table t",
 		"(select 1)"[1:9],
-		"select current_timestamp", // which the digest tells
 		"select 1.5, .5, 1e10, 1e-5, a[1] from t",
 		"select count/* how many */(*) from t",
 		"select x from t union (select y from u) except all (select 1)",
@@ -49,6 +48,8 @@ func TestATextThatMayDoMoreThanReadIsNotTakenForARead(t *testing.T) {
 		"show x",
 		"explain select 1",
 		"select nextval('s')",
+		"select Current_Timestamp", // what is read again could not be the same
+		"select a from t where at < localtime",
 		"SELECT NextVal ('s')",
 		"select nextval\n('s')",
 		"select nextval\r('s')",

@@ -77,7 +77,8 @@ type txRecord struct {
 	// mu is held while the transaction is being ended: when a context ends, database/sql rolls back on a goroutine of
 	// its own.
 	mu      sync.Mutex
-	session *session // nil unless one of our connections began the transaction
+	session *session      // nil unless one of our connections began the transaction
+	ended   chan struct{} // closed at its end; nil while nobody waits for that
 	ending
 }
 
@@ -131,6 +132,31 @@ func (r *txRecord) sentLast() lastFacts {
 		return r.last
 	}
 	return r.session.link.tx.last
+}
+
+// end notes that the transaction is over. The record is locked.
+func (r *txRecord) end(v verdict, conn *pgx.Conn, l *link) {
+	r.ending.end(v, conn, l)
+	if r.ended != nil {
+		close(r.ended)
+		r.ended = nil
+	}
+}
+
+// awaitEnd waits until the transaction is over, where database/sql rolls it back on a goroutine of its own: on a connection that the caller
+// holds, his next statement must not run inside of it.
+func (r *txRecord) awaitEnd() {
+	r.mu.Lock()
+	if r.session == nil || r.over {
+		r.mu.Unlock()
+		return
+	}
+	if r.ended == nil {
+		r.ended = make(chan struct{})
+	}
+	ended := r.ended
+	r.mu.Unlock()
+	<-ended
 }
 
 // state tells what is known of the attempt.

@@ -15,6 +15,7 @@ package contention
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -212,13 +213,9 @@ func (t *Call) enter(ctx context.Context) (waited time.Duration, err error) {
 				return waited, err
 			}
 			t.limiter = l
-			t.print = l.footprint(t.seq, len(t.keys) > 0 || escalated)
-			if more, err = t.print.again(ctx, t.marks); err != nil {
-				t.in = true
-				t.leave(Other)
-				return waited + more, err
+			if len(t.keys) == 0 && !escalated && l.phase() == contended {
+				t.print = &Footprint{table: l.prints, seq: t.seq, known: slices.Clone(t.marks)}
 			}
-			waited += more
 			if t.conflicts > 0 {
 				if err := sleep(ctx, l.pause()); err != nil {
 					t.in = true

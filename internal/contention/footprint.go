@@ -25,12 +25,13 @@ type Footprint struct {
 	seq     uint64
 	holds   owner[uint64]
 	touched []touch
-	number  int    // of the statement
-	pending []Mark // that Await is to wait for
-	looks   Mark   // for which it has not waited, to see what comes of that
-	loose   bool   // it has marks that it does not hold, and waits for none
-	circled bool   // it was not let wait in a circle
-	waited  bool   // it was in the way of another one
+	number  int      // of the statement
+	pending []Mark   // that Await is to wait for
+	known   []uint64 // what earlier attempts have touched, which is had with the first statement: by then the attempt has a connection
+	looks   Mark     // for which it has not waited, to see what comes of that
+	loose   bool     // it has marks that it does not hold, and waits for none
+	circled bool     // it was not let wait in a circle
+	waited  bool     // it was in the way of another one
 }
 
 type touch struct {
@@ -108,9 +109,11 @@ func (f *Footprint) Touch(marks []Mark) (free bool) {
 			keys = append(keys, m.Value)
 		}
 	}
+	keys = append(keys, f.known...)
 	if len(keys) > 0 && !t.tryLocked(&f.holds, keys, f.seq) {
 		return false
 	}
+	f.known = nil
 	f.touchLocked()
 	return true
 }
@@ -119,7 +122,7 @@ func (f *Footprint) Touch(marks []Mark) (free bool) {
 func (f *Footprint) Await(ctx context.Context) (waited time.Duration, err error) {
 	t := f.table
 	t.mu.Lock()
-	var keys []uint64
+	keys := f.known
 	for _, m := range f.pending {
 		if t.tellingLocked(m.Place) && !f.holdsLocked(m.Value) {
 			keys = append(keys, m.Value)
@@ -134,7 +137,7 @@ func (f *Footprint) Await(ctx context.Context) (waited time.Duration, err error)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	f.waited = f.waited || waited > 0
+	f.waited, f.known = f.waited || waited > 0, nil
 	f.touchLocked()
 	return waited, nil
 }
@@ -157,7 +160,7 @@ func (f *Footprint) marks(list []uint64) []uint64 {
 			list = append(list, m.Value)
 		}
 	}
-	return once(list)
+	return once(append(list, f.known...))
 }
 
 func (f *Footprint) hasTouched(value uint64) bool {
@@ -236,7 +239,7 @@ func (f *Footprint) Pass() {
 	t := f.table
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	f.loose = true
+	f.loose, f.known = true, nil
 	t.dropLocked(&f.holds)
 	f.touchLocked()
 }
@@ -251,16 +254,6 @@ func (t *footprints) atOnce() int {
 		}
 	}
 	return 1
-}
-
-// again takes what earlier attempts of the transaction have touched, all at once.
-func (f *Footprint) again(ctx context.Context, marks []uint64) (waited time.Duration, err error) {
-	if f == nil || len(marks) == 0 {
-		return 0, nil
-	}
-	waited, err = f.table.hold(ctx, &f.holds, marks, f.seq)
-	f.waited = f.waited || waited > 0
-	return waited, err
 }
 
 // end is told how the attempt of f has ended. It reports whether enough was learned just now.

@@ -148,14 +148,6 @@ func (l *limiter) limit() int {
 	return l.climb.limit
 }
 
-// footprint returns that of an attempt which was admitted; nil where there is nothing to be gained by it.
-func (l *limiter) footprint(seq uint64, useless bool) *Footprint {
-	if useless || l.phase() != contended {
-		return nil
-	}
-	return &Footprint{table: l.prints, seq: seq}
-}
-
 func (l *limiter) admitLocked(alone bool) {
 	l.running++
 	if alone {

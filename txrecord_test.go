@@ -1,0 +1,34 @@
+package retrypg
+
+import (
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestATransactionThatDatabaseSQLRollsBackIsAwaited: it does so on a goroutine of its own, where a context has ended, and the caller's next statement
+// on the same connection must not run inside of what is to be rolled back.
+func TestATransactionThatDatabaseSQLRollsBackIsAwaited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r txRecord
+		r.awaitEnd() // none of ours: nobody tells
+		r.begun(&session{})
+		awaited := make(chan struct{})
+		go func() {
+			r.awaitEnd()
+			close(awaited)
+		}()
+		synctest.Wait()
+		select {
+		case <-awaited:
+			require.Fail(t, "it is not over")
+		default:
+		}
+		unlock := r.lock()
+		r.end(verdictNone, nil, nil)
+		unlock()
+		<-awaited
+		r.awaitEnd() // it is over
+	})
+}
