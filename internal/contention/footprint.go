@@ -19,7 +19,7 @@ type Mark struct {
 // Footprint is what the statements of an attempt touch, as far as their arguments tell: who changes an account names it in some
 // parameter. At which places that is so is found out from the attempts that conflict. At such a place no two attempts of a name have the same argument at
 // a time: the later one waits, before its statement is sent, until the other one has ended. A transaction that has conflicted has all
-// its marks before it runs again. A Footprint is for one goroutine; a nil one sees nothing.
+// its marks with its first statement. A Footprint is for one goroutine; a nil one sees nothing.
 type Footprint struct {
 	table   *footprints
 	seq     uint64
@@ -142,7 +142,7 @@ func (f *Footprint) Await(ctx context.Context) (waited time.Duration, err error)
 	return waited, nil
 }
 
-// Marks appends the marks that f has, or waits for, at places that are telling.
+// marks appends the marks that f has, or waits for, at places that are telling. f may be nil.
 func (f *Footprint) marks(list []uint64) []uint64 {
 	if f == nil {
 		return list
