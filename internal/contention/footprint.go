@@ -290,6 +290,25 @@ func (t *footprints) end(f *Footprint, o Outcome, took time.Duration) (taught bo
 	return false
 }
 
+// alone reports whether the attempt has met no other with the same argument where that tells something. f may be nil.
+func (f *Footprint) alone() (alone bool) {
+	if f == nil {
+		return false
+	}
+	f.table.mu.Lock()
+	defer f.table.mu.Unlock()
+	for _, m := range f.touched {
+		switch {
+		case !m.at.telling:
+		case m.together:
+			return false
+		default:
+			alone = true
+		}
+	}
+	return alone
+}
+
 // timeLocked is told how long an attempt took that committed. What they take when they wait for nobody is what counts, and few of them do: so one that is quicker
 // than usual counts at once, and others only little by little.
 func (t *footprints) timeLocked(took time.Duration) {

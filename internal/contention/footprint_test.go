@@ -316,3 +316,15 @@ func wander(ctx context.Context, r *rand.Rand, f *Footprint) Outcome {
 	}
 	return []Outcome{Committed, Committed, Conflict, Deadlock, Other}[r.IntN(5)]
 }
+
+func TestADeadlockWithSomebodyElsewhereLetsOneRunAtATime(t *testing.T) {
+	c := taught(t)
+	l := c.named("transfer", false)
+	alone, free := enter(t, c, "transfer"), enter(t, c, "transfer")
+	require.True(t, free.Footprint().Touch([]Mark{at(tenant, 1)}))
+	free.Leave(Deadlock)
+	require.Equal(t, toldAtOnce, l.climb.limit, "it says nothing of where the other one is")
+	require.True(t, alone.Footprint().Touch([]Mark{at(account, 1), at(tenant, 1)}))
+	alone.Leave(Deadlock)
+	require.Equal(t, 1, l.climb.limit)
+}

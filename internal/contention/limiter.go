@@ -176,6 +176,8 @@ func (l *limiter) grantNextLocked() {
 // leave ends an attempt.
 func (l *limiter) leave(p pass, f *Footprint, o Outcome, took time.Duration) {
 	taught := l.prints.end(f, o, took)
+	// The other one of the deadlock is of another process then, and waits for this one and for all that wait here for it: so one at a time.
+	elsewhere := o == Deadlock && !l.prints.learning() && f.alone()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.leaveLocked(p.alone)
@@ -194,6 +196,8 @@ func (l *limiter) leave(p pass, f *Footprint, o Outcome, took time.Duration) {
 			l.stir()
 		}
 		switch {
+		case elsewhere:
+			l.climb.start(1)
 		case taught:
 			l.climb.start(l.prints.atOnce())
 		case !l.prints.learning():
