@@ -61,7 +61,8 @@ func (c *core) printOf(ctx context.Context, op *operation, opts TxOptions, turn 
 	}
 	set := c.tuned.Load().set
 	return &txPrint{
-		Footprint: f, core: c, waited: op.delayed,
+		Footprint: f, core: c,
+		waited: func(ctx context.Context, waited time.Duration) { op.admitted(ctx, op.attempts, waited) },
 		yields: op.attempts == 1 && set.backoff == nil && orDefault(opts.MaxAttempts, set.maxAttempts) > 1,
 	}
 }

@@ -126,16 +126,10 @@ func (op *operation) backoff(ctx context.Context, a policy.Attempt, wait time.Du
 	}
 }
 
-// admitted is told that an attempt had to wait for its turn, or has given up waiting.
+// admitted is told that an attempt, or a statement of it, had to wait for its turn, or has given up waiting.
 func (op *operation) admitted(ctx context.Context, attempt int, waited time.Duration) {
 	op.core.rec.AdmissionWait(ctx, waited)
 	op.span.Admission(attempt, waited)
-}
-
-// delayed is told that a statement of the attempt in progress had to wait for another transaction.
-func (op *operation) delayed(ctx context.Context, waited time.Duration) {
-	op.core.rec.AdmissionWait(ctx, waited)
-	op.span.Admission(op.attempts, waited)
 }
 
 // report tells the breaker how an operation went. What the server answers, what the caller's own context ended, and a
