@@ -32,9 +32,10 @@ const maxLocks = 64
 
 // advisoryLocks are those that an attempt is to hold.
 type advisoryLocks struct {
-	keys   []int64       // in the order in which everybody takes them
-	until  time.Time     // when the wait for them ends, with errLocksLate; zero: with its context only
-	waited time.Duration // how long they took, where one was not to be had at once; else 0
+	keys   []int64         // in the order in which everybody takes them
+	until  time.Time       // when the wait for them ends, with errLocksLate; zero: with its context only
+	ctx    context.Context // of the transaction, with which the wait for them ends; nil before its BEGIN
+	waited time.Duration   // how long they took, where one was not to be had at once; else 0
 }
 
 // locksOf returns the locks that the next attempt of a transaction is to hold: nil, unless such locks were asked for, and it is
@@ -66,20 +67,18 @@ func (a *advisoryLocks) tell(ctx context.Context, op *operation, turn *contentio
 }
 
 // beginLocked begins a transaction that holds advisory locks to its end, where its wishes name some. When it returns no error, the
-// session has no such lock but those of the transaction; when it returns one, and a lock may be left, the connection is closed.
+// session has no such lock but those of the transaction, or they travel with its first statement; when it returns one, and a lock
+// may be left, the connection is closed.
 //
 // A statement that waits for a lock has its snapshot already. In a transaction that keeps its first snapshot, that would be
 // one from before the wait, and what the holder of the lock changes a conflict for certain. So there the lock is waited for
 // outside of the transaction, as one of the session, and taken over by the first statement in it.
 func (c *core) beginLocked(ctx context.Context, conn *pgx.Conn, l *link, o pgx.TxOptions, w txWishes) error {
-	switch {
-	case w.locks == nil:
+	if w.locks == nil {
 		return c.beginTx(ctx, conn, l, o, w)
-	case o.IsoLevel == outcome.ReadCommitted || o.IsoLevel == outcome.ReadUncommitted:
-		if err := c.beginTx(ctx, conn, l, o, w); err != nil {
-			return err
-		}
-		return w.locks.take(ctx, conn, l, takeForTransaction) // a BEGIN that waits for the first statement goes with it
+	}
+	if w.locks.ctx == nil { // else it begins on another connection, with its first statement
+		w.locks.ctx = ctx
 	}
 	bounded, cancel := c.bounded(ctx)
 	err := l.identify(bounded, conn)
@@ -87,16 +86,22 @@ func (c *core) beginLocked(ctx context.Context, conn *pgx.Conn, l *link, o pgx.T
 	if err != nil {
 		return timedOut(bounded, err)
 	}
+	latest := o.IsoLevel == outcome.ReadCommitted || o.IsoLevel == outcome.ReadUncommitted // each statement has a snapshot of its own
 	switch {
-	case l.pooled: // the next message may go to another session, which would not have the lock, and this one keep it
-		return c.beginTx(ctx, conn, l, o, w)
-	case c.waitsForFirst(l, o, w):
+	case !l.pooled && c.waitsForFirst(l, o, w):
 		if err := c.beginTx(ctx, conn, l, o, w); err != nil {
 			return err
 		}
-		return w.locks.beginWith(ctx, conn, l)
+		return w.locks.travel(c, conn, l, latest)
+	case latest:
+		if err := c.beginTx(ctx, conn, l, o, w); err != nil {
+			return err
+		}
+		return w.locks.take(conn, l, takeForTransaction) // a BEGIN that waits for the first statement goes with it
+	case l.pooled: // the next message may go to another session, which would not have the lock, and this one keep it
+		return c.beginTx(ctx, conn, l, o, w)
 	}
-	if err := w.locks.take(ctx, conn, l, takeForSession); err != nil {
+	if err := w.locks.take(conn, l, takeForSession); err != nil {
 		return err
 	}
 	if err := c.beginTx(ctx, conn, l, o, w); err != nil {

@@ -1,6 +1,7 @@
 package retrypg
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -15,15 +16,18 @@ const (
 	// takeForTransaction takes them for the transaction.
 	takeForTransaction
 	// takeOver makes locks of the session those of the transaction. It waits for none: what the session has, the transaction gets, and
-	// for what the session has not it must not wait with a snapshot. Its row tells of each whether that was so.
+	// for what the session has not it must not wait with a snapshot. It fails then, with notTakenOver.
 	takeOver
 	lockQueries
 )
 
+// notTakenOver is in the error of takeOver where the session has not all the locks: that there is no setting of this name.
+const notTakenOver = "retrypg.advisory_lock_of_this_session"
+
 var lockColumns = [lockQueries]string{
 	takeForSession:     "case when pg_catalog.pg_try_advisory_lock($) then true else pg_catalog.pg_advisory_lock($) is null end",
 	takeForTransaction: "case when pg_catalog.pg_try_advisory_xact_lock($) then true else pg_catalog.pg_advisory_xact_lock($) is null end",
-	takeOver:           "pg_catalog.pg_try_advisory_xact_lock($) and pg_catalog.pg_advisory_unlock($)",
+	takeOver:           "case when not pg_catalog.pg_try_advisory_xact_lock($) or not pg_catalog.pg_advisory_unlock($) then pg_catalog.current_setting('" + notTakenOver + "') else 't' end",
 }
 
 // text is the query for these locks.
@@ -37,11 +41,57 @@ func (q lockQuery) prepared(n int) string {
 }
 
 func (q lockQuery) with(n int, key func(i int) string) string {
+	if q == takeForSession && n > 1 && n <= maxPolite {
+		return "select " + politely(n, key)
+	}
 	columns := make([]string, n)
 	for i := range columns {
 		columns[i] = strings.ReplaceAll(lockColumns[q], "$", key(i))
 	}
 	return "select " + strings.Join(columns, ", ")
+}
+
+// maxPolite is for how many locks takeForSession waits politely. Chosen: the text grows with the cube of that, and a server runs the one for four 40 µs longer than
+// one that does not care.
+const maxPolite = 3
+
+// politely is an expression that takes n locks for the session, and is true if all were to be had at once. Who waits for one while it has another
+// keeps those waiting who want that other one only. So where a lock is not to be had, those that were are given back before it is waited for, and
+// the rest is tried again. Where that fails too, they are waited for in their order: nobody starves, and as all who wait either have
+// none or go by that order, there is no deadlock. CASE is what keeps the order of evaluation.
+func politely(n int, key func(i int) string) string {
+	var all []int
+	for i := range n {
+		all = append(all, i)
+	}
+	call := func(function string, i int) string { return "pg_catalog.pg_" + function + "(" + key(i) + ")" }
+	get := func(i int) string { return " when " + call("advisory_lock", i) + " is null then null" }
+	drop := func(held []int) (text string) {
+		for _, i := range held {
+			text += " when not " + call("advisory_unlock", i) + " then null"
+		}
+		return text
+	}
+	var try func(held, rest []int, success string, failure func(held []int, i int) string) string
+	try = func(held, rest []int, success string, failure func(held []int, i int) string) string {
+		if len(rest) == 0 {
+			return success
+		}
+		i := rest[0]
+		return "case when " + call("try_advisory_lock", i) + " then " + try(append(slices.Clip(held), i), rest[1:], success, failure) +
+			" else " + failure(held, i) + " end"
+	}
+	inOrder := func(held []int, _ int) (text string) {
+		text = "case" + drop(held)
+		for _, i := range all {
+			text += get(i)
+		}
+		return text + " else false end"
+	}
+	return try(nil, all, "true", func(held []int, i int) string {
+		others := slices.DeleteFunc(slices.Clone(all), func(other int) bool { return other == i })
+		return "case" + drop(held) + get(i) + " else " + try([]int{i}, others, "false", inOrder) + " end"
+	})
 }
 
 // name is that of the prepared statement for n locks.

@@ -215,11 +215,16 @@ func (l *link) beginNow(ctx context.Context) error {
 	if !l.waits() || l.pg.IsClosed() {
 		return nil
 	}
-	l.collect()
 	ctx, cancel := l.core.bounded(ctx)
 	defer release(cancel)
+	return timedOut(ctx, l.beginAlone(ctx))
+}
+
+// beginAlone sends a BEGIN that waits, and what travels with it.
+func (l *link) beginAlone(ctx context.Context) error {
+	l.collect()
 	_, err := l.pg.Exec(ctx, "").ReadAll()
-	return timedOut(ctx, err)
+	return err
 }
 
 // takesSnapshot reports whether a text is one statement that takes a snapshot of the data.

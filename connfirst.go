@@ -20,7 +20,9 @@ func runFirst[T any](ctx context.Context, c *Conn, again func() bool, attempt fu
 	for losses := 0; ; losses++ {
 		s := c.session
 		mark := s.link.mark()
-		result, err = attempt(ctx)
+		if err = s.link.lockFirst(ctx, s.pgx); err == nil {
+			result, err = attempt(ctx)
+		}
 		if err == nil || !s.tx.movable || !s.link.lostFirst(ctx, err, mark, losses, again) {
 			break
 		}
@@ -41,6 +43,9 @@ const maxMoves = DefaultMaxAttempts
 func (l *link) lostFirst(ctx context.Context, err error, mark uint64, losses int, again func() bool) bool {
 	if !l.pg.IsClosed() || l.tx.last.sent || ctx.Err() != nil || noRetry(ctx) || losses >= maxMoves-1 {
 		return false
+	}
+	if refused := l.refusedLock(); refused != nil {
+		return refused.again()
 	}
 	var tooLong *statementTimeoutError
 	return !l.sentSince(mark) || l.rider.Refused() || l.used && !errors.As(err, &tooLong) && again()
@@ -70,7 +75,7 @@ func (c *Conn) moveTx(ctx context.Context) error {
 	}
 	s := c.session
 	s.fresh, s.tx = false, tx
-	err := s.core.beginTx(ctx, s.pgx, s.link, old.tx.options, old.tx.wishes)
+	err := s.core.beginLocked(ctx, s.pgx, s.link, old.tx.options, old.tx.wishes)
 	if err != nil {
 		closeNow(s.pgx) // what follows in the transaction must not run outside of one
 	}

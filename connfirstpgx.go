@@ -13,7 +13,10 @@ func (t *connTx) first(ctx context.Context, again func() bool, attempt func() er
 	for losses := 0; ; losses++ {
 		l := t.link
 		mark := l.mark()
-		err := attempt()
+		err := l.lockFirst(ctx, t.conn)
+		if err == nil {
+			err = attempt()
+		}
 		if err == nil || t.move == nil || !l.lostFirst(ctx, err, mark, losses, again) {
 			if err != nil && l.pg.IsClosed() && ctx.Err() == nil {
 				err = l.trueError(err)

@@ -232,6 +232,9 @@ func (l *link) trueError(err error) error {
 
 // readError returns the error that reading from the server ended with.
 func (l *link) readError() error {
+	if l.rider != nil && l.rider.Failed() != nil {
+		return l.rider.Failed()
+	}
 	if l.wire != nil {
 		if err := l.wire.ReadErr(); err != nil && !errors.Is(err, io.EOF) {
 			return err

@@ -183,9 +183,12 @@ type ContentionOptions struct {
 	// the other attempts hold them, too, once one has conflicted although no other of this handle had a key of it, until none
 	// had to wait for a lock, and none conflicted, for a while; and not where conflicts go on though nobody waits for a lock.
 	//
-	// An attempt with locks takes one round trip more, or two where BEGIN does not wait for the first statement (WithLazyBegin,
-	// Ledger, a connection of pgx that the program has). It waits for them on its connection, in the order of their keys, and for as long as its context
-	// and TxOptions.MaxElapsed allow: one of the two should be given. A transaction of more than 64 keys takes none. At
+	// The locks are taken with the first statement of the closure, which costs no round trip and waits for them; what the closure does before runs
+	// without. They take a round trip of their own where that statement has another context than the closure, or MaxElapsed or
+	// retry_statement_timeout would end the wait, and two where BEGIN does not wait for the first statement (WithLazyBegin, Ledger, a connection of
+	// pgx that the program has). An attempt waits on its connection, for as long as its context and TxOptions.MaxElapsed
+	// allow: one of the two should be given. Of up to three locks it keeps none while it waits for another, until it has been late twice; else it takes them in their order. If the server
+	// refuses a lock, as by lock_timeout, no statement runs and the connection is given up. A transaction of more than 64 keys takes none. At
 	// REPEATABLE READ and SERIALIZABLE, and where Isolation is not given, they are taken before BEGIN, and so need a session of
 	// their own: not for poolers that pool by transaction, where Isolation must be sql.LevelReadCommitted. There a query before the first of
 	// the closure makes them locks of the transaction: it takes the snapshot, after which SET TRANSACTION is refused.

@@ -150,7 +150,7 @@ func (t *pgxTx) move(ctx context.Context) error {
 	t.pooled, t.conn = pooled, pooled.Conn()
 	t.link = ensureLink(t.conn.PgConn())
 	t.own.conn, t.own.link = t.conn, t.link
-	if err := t.core.beginTx(ctx, t.conn, t.link, options, wishes); err != nil {
+	if err := t.core.beginLocked(ctx, t.conn, t.link, options, wishes); err != nil {
 		closeNow(t.conn) // what follows in the transaction must not run outside of one
 		return err
 	}

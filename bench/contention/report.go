@@ -35,8 +35,7 @@ about the code.
 - **limit**: a program that knows the accounts, and locks them in the process, by mutexes, in one order, around a transaction of
   pgxpool. It meets no conflict. It is one process in any case.
 - **Keys**: retrypg is told the accounts in ` + "`TxOptions.Keys`" + `. It takes them in another order than a mutex does, so it may be above the limit.
-- **advisory**: with ` + "`ContentionOptions.AdvisoryLocks`" + `, by which processes exclude each other while they are in each other's way. Then each
-  transaction takes a round trip more.
+- **advisory**: with ` + "`ContentionOptions.AdvisoryLocks`" + `, by which processes exclude each other while they are in each other's way.
 - **NoCheck**: without the check of commits, which at SERIALIZABLE costs a round trip of each transaction and which the other
   contenders do not have.
 

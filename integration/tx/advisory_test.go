@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -56,12 +57,12 @@ func TestTwoHandlesExcludeEachOtherWhereTheyAreInEachOthersWay(t *testing.T) {
 						errs = append(errs, func() error {
 							for range runs {
 								if err := db.withTx(s.context(), opts, func(ctx context.Context, w work) error {
+									held, err := holds(ctx, w) // the first statement waits for the locks
 									n := within.Add(1)
 									defer within.Add(-1)
 									if n > most.Load() {
 										most.Store(n)
 									}
-									held, err := holds(ctx, w)
 									if held != "2" {
 										return fmt.Errorf("%s locks, %w", held, err)
 									}
@@ -114,7 +115,6 @@ func TestNothingStaysLockedHoweverATransactionEnds(t *testing.T) {
 							defer func() { _ = recover() }()
 							_ = db.withTx(ctx, opts, func(ctx context.Context, w work) error {
 								if end == nil {
-									require.Equal(t, "2", s.ask("select count(*) "+advisoryLocks+" and granted"), level)
 									return nil
 								}
 								held, err := holds(ctx, w)
@@ -146,10 +146,14 @@ func TestWhatIsPreparedForLocksMayBeDropped(t *testing.T) {
 			pids := make(map[string]bool)
 			for range 5 {
 				runs := 0
-				require.NoError(t, db.withTx(s.context(), opts, func(context.Context, work) error {
+				require.NoError(t, db.withTx(s.context(), opts, func(ctx context.Context, w work) error {
 					runs++
+					// What pgx has prepared is gone, too: this it does not prepare.
+					if err := w.exec(ctx, "select 1; select 2"); err != nil {
+						return err
+					}
 					pids[s.ask("select pid "+advisoryLocks+" and granted")] = true
-					return nil // what pgx has prepared is gone, too
+					return nil
 				}), level)
 				require.Equal(t, 1, runs)
 				require.NoError(t, db.exec(s.context(), "deallocate all"))
@@ -160,17 +164,20 @@ func TestWhatIsPreparedForLocksMayBeDropped(t *testing.T) {
 	})
 }
 
-// TestAdvisoryLocksCostOneRoundTrip where BEGIN would wait for the first statement.
-func TestAdvisoryLocksCostOneRoundTrip(t *testing.T) {
+// TestAdvisoryLocksCostNoRoundTrip where BEGIN waits for the first statement: they go with it. Where the wait for them is to end before the
+// statement would, they cost one.
+func TestAdvisoryLocksCostNoRoundTrip(t *testing.T) {
 	some(t, oursPooled, func(t *testing.T, s *stage) {
 		for _, level := range levels {
 			proxy, dsn := s.proxied()
 			db := s.openDSN(dsn, 1, excluding, retrypg.WithLazyBegin(true))
-			trips := func(keys ...string) (n int) {
-				opts := retrypg.TxOptions{Isolation: level, Keys: keys}
+			trips := func(elapsed time.Duration, within func(context.Context) (context.Context, context.CancelFunc), keys ...string) (n int) {
+				opts := retrypg.TxOptions{Isolation: level, Keys: keys, MaxElapsed: elapsed}
 				for range 3 {
 					before := proxy.Stats().Flights
 					require.NoError(t, db.withTx(s.context(), opts, func(ctx context.Context, w work) error {
+						ctx, cancel := within(ctx)
+						defer cancel()
 						_, err := holds(ctx, w)
 						return err
 					}))
@@ -178,8 +185,16 @@ func TestAdvisoryLocksCostOneRoundTrip(t *testing.T) {
 				}
 				return n
 			}
+			same := func(ctx context.Context) (context.Context, context.CancelFunc) { return ctx, func() {} }
+			shorter := func(ctx context.Context) (context.Context, context.CancelFunc) {
+				return context.WithTimeout(ctx, time.Minute)
+			}
 			inTheWay(s, db, retrypg.TxOptions{Isolation: level, Keys: []string{"a"}})
-			require.Equal(t, trips()+1, trips("a", "b"), level)
+			plain := trips(0, same)
+			require.Equal(t, plain, trips(0, same, "a"), level)
+			require.Equal(t, plain, trips(0, same, "a", "b"), level)
+			require.Equal(t, plain+1, trips(time.Minute, same, "a", "b"), level)
+			require.Equal(t, plain+1, trips(0, shorter, "a", "b"), level)
 		}
 	})
 }

@@ -3,6 +3,7 @@ package tx_test
 import (
 	"cmp"
 	"context"
+	"database/sql"
 	"slices"
 	"strconv"
 	"sync"
@@ -18,19 +19,23 @@ import (
 )
 
 // waiting runs a transaction that waits for an advisory lock which another session has, until act ends the wait, and returns its error.
-// Its closure must not run.
+// No statement of its closure must run.
 func waiting(ctx context.Context, s *stage, db database, opts retrypg.TxOptions, act func()) error {
 	s.t.Helper()
+	_, err := s.admin.Exec(s.t.Context(), "create sequence if not exists ran")
+	require.NoError(s.t, err)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		s.until("exists (select " + advisoryLocks + " and not granted)")
 		act()
 	})
-	err := db.withTx(ctx, opts, func(context.Context, work) error {
-		s.t.Error("it ran without its lock")
-		return nil
+	err = db.withTx(ctx, opts, func(ctx context.Context, w work) error {
+		err := w.exec(ctx, "select nextval('ran')") // which no rollback would hide
+		require.Error(s.t, err)
+		return err
 	})
 	wg.Wait()
+	require.Equal(s.t, "false", s.ask("select is_called from ran"), "it ran without its lock")
 	return err
 }
 
@@ -47,44 +52,46 @@ func hold(s *stage, key string) (release func()) {
 
 func TestAWaitForAnAdvisoryLockEndsWithItsContextOrItsTimeAndLeavesNothing(t *testing.T) {
 	some(t, oursPooled, func(t *testing.T, s *stage) {
-		for _, level := range levels {
-			connects := 0
-			db := s.openDSN(s.dsn(), 1, excluding, retrypg.WithBeforeConnect(func(context.Context, *pgx.ConnConfig) error {
-				connects++
-				return nil
-			}), retrypg.WithBreaker(breaker.Options{Failures: 1})) // to wait for somebody's lock is no failure of the server
-			opts := retrypg.TxOptions{Isolation: level, Keys: []string{"a", "b"}}
-			slices.SortFunc(opts.Keys, func(a, b string) int { return cmp.Compare(retrypg.AdvisoryKey(b), retrypg.AdvisoryKey(a)) })
-			inTheWay(s, db, opts)
-			for _, key := range opts.Keys {
-				release := hold(s, key)
-				require.NoError(t, db.exec(s.context(), "select 1"))
-				before := connects
-				late := opts
-				late.MaxElapsed = 500 * time.Millisecond
-				err := waiting(s.context(), s, db, late, func() {})
-				var e *retrypg.ExhaustedError
-				require.ErrorAs(t, err, &e, level)
-				require.Equal(t, policy.StopMaxElapsed, e.Reason, level)
-				require.ErrorContains(t, err, "advisory locks")
-				require.Equal(t, before, connects, "it is too late for another connection")
-				s.until("1 = (select count(*) " + advisoryLocks + ")")
+		for _, lazy := range []bool{true, false} {
+			for _, level := range levels {
+				connects := 0
+				db := s.openDSN(s.dsn(), 1, excluding, retrypg.WithLazyBegin(lazy), retrypg.WithBeforeConnect(func(context.Context, *pgx.ConnConfig) error {
+					connects++
+					return nil
+				}), retrypg.WithBreaker(breaker.Options{Failures: 1})) // to wait for somebody's lock is no failure of the server
+				opts := retrypg.TxOptions{Isolation: level, Keys: []string{"a", "b"}}
+				slices.SortFunc(opts.Keys, func(a, b string) int { return cmp.Compare(retrypg.AdvisoryKey(b), retrypg.AdvisoryKey(a)) })
+				inTheWay(s, db, opts)
+				for _, key := range opts.Keys {
+					release := hold(s, key)
+					require.NoError(t, db.exec(s.context(), "select 1"))
+					before := connects
+					late := opts
+					late.MaxElapsed = 500 * time.Millisecond
+					err := waiting(s.context(), s, db, late, func() {})
+					var e *retrypg.ExhaustedError
+					require.ErrorAs(t, err, &e, level)
+					require.Equal(t, policy.StopMaxElapsed, e.Reason, level)
+					require.ErrorContains(t, err, "advisory locks")
+					require.Equal(t, before, connects, "it is too late for another connection")
+					s.until("1 = (select count(*) " + advisoryLocks + ")")
 
-				ctx, cancel := context.WithCancel(s.context())
-				err = waiting(ctx, s, db, opts, func() {
-					taken := "1" // by the other session
-					if key == opts.Keys[0] {
-						taken = "2" // and the one that comes before it
-					}
-					require.Equal(t, taken, s.ask("select count(*) "+advisoryLocks+" and granted"), "in the order of the locks")
-					cancel()
-				})
-				require.ErrorIs(t, err, context.Canceled, level)
-				s.until("1 = (select count(*) " + advisoryLocks + ")")
-				release()
-				s.until("not exists (select " + advisoryLocks + ")")
+					ctx, cancel := context.WithCancel(s.context())
+					err = waiting(ctx, s, db, opts, func() {
+						taken := "1" // by the other session: who waits has given back what it had
+						if !lazy && level == sql.LevelReadCommitted && key == opts.Keys[0] {
+							taken = "2" // a transaction cannot give back the one that comes before
+						}
+						require.Equal(t, taken, s.ask("select count(*) "+advisoryLocks+" and granted"))
+						cancel()
+					})
+					require.ErrorIs(t, err, context.Canceled, level)
+					s.until("1 = (select count(*) " + advisoryLocks + ")")
+					release()
+					s.until("not exists (select " + advisoryLocks + ")")
+				}
+				s.usable(db, level.String()+strconv.FormatBool(lazy))
 			}
-			s.usable(db, level.String())
 		}
 	})
 }
@@ -127,7 +134,9 @@ func TestAServerProcessThatDiesWithALockIsNoObstacle(t *testing.T) {
 				s.until("exists (select " + advisoryLocks + " and not granted)")
 				release()
 			})
-			require.NoError(t, one.withTx(s.context(), opts, func(context.Context, work) error { return nil }), level)
+			require.NoError(t, one.withTx(s.context(), opts, func(ctx context.Context, w work) error {
+				return w.exec(ctx, "select 'x'")
+			}), level)
 			wg.Wait()
 			require.Equal(t, "0", s.ask("select count(*) "+advisoryLocks))
 		}

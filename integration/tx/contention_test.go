@@ -168,7 +168,12 @@ func TestWhoGivesUpWaitingForAnAdvisoryLockLeavesNoneBehind(t *testing.T) {
 			cancel()
 		})
 		opts := retrypg.TxOptions{Isolation: sql.LevelSerializable, Keys: []string{"b", "a", "a"}}
-		err = db.withTx(ctx, opts, conflictOnce)
+		err = db.withTx(ctx, opts, func(ctx context.Context, w work) error {
+			if err := conflictOnce(ctx, w); err != nil {
+				return err
+			}
+			return w.exec(ctx, "select 1")
+		})
 		wg.Wait()
 		require.ErrorIs(t, err, context.Canceled)
 		_, err = s.admin.Exec(t.Context(), "select pg_advisory_unlock("+key+")")

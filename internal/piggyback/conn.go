@@ -18,6 +18,7 @@ type Conn struct {
 	begin  []byte // travels ahead of the next flight; nil if nothing does
 	ahead  int    // the statements of that
 	single bool   // a Query must not be sent before BEGIN is answered
+	locks  *Locks // that travel with it; nil if none do
 	behind []byte // travels behind the next flight that executes something; nil if nothing does
 
 	phase atomic.Uint32 // of BEGIN
@@ -33,6 +34,7 @@ type Conn struct {
 	row    []byte        // its row
 	values [][]byte      // of it
 	sent   bool          // it travelled, or was to
+	failed error         // what Read fails with for good; nil if it does not
 	end    End           // of a transaction, by its command tag
 
 	apart atomic.Bool // what is written is to go without a BEGIN that waits
@@ -100,7 +102,7 @@ func (c *Conn) Behind(msgs []byte) {
 
 // Reset forgets all that was not sent, and what became of what was.
 func (c *Conn) Reset() {
-	c.begin, c.behind, c.answer, c.digest = nil, nil, NoAnswer, nil
+	c.begin, c.locks, c.behind, c.answer, c.digest = nil, nil, nil, NoAnswer, nil
 	c.sent, c.end = false, NoEnd
 	c.phase.Store(phaseNone)
 }

@@ -29,19 +29,21 @@ const readyLen = headerLen + 1
 
 // flight is a flight that something travels with, and how far it is answered.
 type flight struct {
-	query    bool // it is a simple Query
-	executes int  // the statements that it executes by the extended protocol
-	limited  bool // of one of them not all rows are wanted: it can be executed on
-	syncs    int  // how often ReadyForQuery answers it
-	ends     bool // there is a Sync or a Query
-	regular  bool // which is the last message, and a Query the only one: all of it is skipped where BEGIN is refused
-	whole    bool // both
-	idle     bool // that, and it only closes what was prepared
-	begins   bool // BEGIN travels ahead
-	ahead    int  // the statements that do, of which BEGIN is the last
-	begun    bool // BEGIN has traveled alone before it
-	alone    bool // it is that BEGIN
-	asks     bool // something travels behind
+	query    bool   // it is a simple Query
+	executes int    // the statements that it executes by the extended protocol
+	limited  bool   // of one of them not all rows are wanted: it can be executed on
+	syncs    int    // how often ReadyForQuery answers it
+	ends     bool   // there is a Sync or a Query
+	regular  bool   // which is the last message, and a Query the only one: all of it is skipped where BEGIN is refused
+	whole    bool   // both
+	idle     bool   // that, and it only closes what was prepared
+	begins   bool   // BEGIN travels ahead
+	ahead    int    // the statements that do
+	apart    int    // how often ReadyForQuery answers those
+	locks    *Locks // that travel with it; nil if none do
+	begun    bool   // BEGIN has traveled alone before it
+	alone    bool   // it is that BEGIN
+	asks     bool   // something travels behind
 
 	part    part
 	pass    int  // bytes of the message that is being handed on
@@ -92,6 +94,10 @@ func (c *Conn) track(f flight) {
 	f.part = partTheirs
 	if f.begins {
 		f.part, f.ahead = partBegin, c.ahead
+		if c.locks != nil {
+			c.locks.travel(&f)
+			c.locks = nil
+		}
 	}
 	c.flight = f
 	if c.buf == nil {
@@ -216,6 +222,9 @@ func (c *Conn) hold(n int) error {
 
 // next goes on with the message that is being taken out, or looks at the next one.
 func (c *Conn) next() error {
+	if c.failed != nil {
+		return c.failed
+	}
 	if c.flight.take > 0 {
 		return c.takeOut()
 	}
@@ -238,6 +247,11 @@ func (c *Conn) next() error {
 		status = h[headerLen]
 	}
 	f := &c.flight
+	if f.locks != nil && f.part == partBegin {
+		if err := c.lookAtLock(typ, size); err != nil {
+			return err
+		}
+	}
 	asked := f.part == partBehind
 	if asked && f.aborted && typ == msgError {
 		if h, err = c.buf.Peek(min(size, c.buf.Size())); err != nil {
@@ -294,6 +308,10 @@ func (c *Conn) ours(typ, status byte) bool {
 	case msgNotice, msgNotification, msgParameterStatus:
 		return false
 	case msgReady:
+		if f.apart > 0 {
+			f.apart--
+			return true
+		}
 		if f.part == partTheirs && f.query && f.asks {
 			f.part, f.aborted, f.outside = partBehind, status != 'T', status == 'I'
 			return true // the next one stands for both
@@ -324,9 +342,16 @@ func (c *Conn) oursOfBegin(typ byte) bool {
 	switch typ {
 	case msgParseComplete, msgBindComplete:
 		return true
+	case msgDataRow:
+		if f.locks != nil {
+			return true
+		}
 	case msgCommandComplete:
 		if f.ahead--; f.ahead == 0 {
 			f.part = partTheirs
+			if f.locks != nil {
+				f.locks.Taken(f.locks.late)
+			}
 		}
 		return true
 	}

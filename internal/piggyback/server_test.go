@@ -29,6 +29,8 @@ const (
 	sqlRollback = "rollback" // ends the transaction
 	sqlQuestion = "question"
 	sqlEnd      = "question that ends the transaction"
+	sqlLock     = "lock"        // of the session
+	sqlWithin   = "lock within" // takes it over, or fails
 )
 
 // errNothing is what a Read fails with that would wait for ever: the server has answered all that it got.
@@ -39,6 +41,9 @@ var errNothing = errors.New("nothing more comes: a user that waits would hang")
 type server struct {
 	refuse   string // the severity with which BEGIN fails; empty: it does not
 	stays    string // the severity with which ROLLBACK fails
+	noLock   string // the severity with which the lock fails
+	noWithin bool   // what is within fails
+	late     bool   // the lock had to be waited for
 	noAnswer string // the severity with which the question fails
 	async    func() pgproto3.BackendMessage
 	piece    func(n int) int // how much of n bytes a Read returns; nil: all
@@ -54,6 +59,8 @@ type server struct {
 	copying  bool // COPY from the client
 	ended    bool // the connection
 	asked    bool // the answer that is next is to the question behind a Query
+	locked   bool // the session has the lock
+	apart    bool // the next Sync is that behind the lock
 	ahead    bool // BEGIN travels by itself: its ReadyForQuery is not for the user
 
 	queued []byte // answers that are not sent yet
@@ -199,8 +206,8 @@ func (s *server) take(msg []byte) {
 		s.say(&pgproto3.FunctionCallResponse{}, false)
 		s.ready(false)
 	case typ == 'S':
-		hidden := s.ahead && s.refuse == ""
-		s.ahead = false
+		hidden := s.apart || s.ahead && s.refuse == ""
+		s.ahead, s.apart = s.ahead && s.apart, false
 		s.ready(hidden)
 	case typ == 'H':
 		s.flush()
@@ -235,7 +242,7 @@ func (s *server) extendedMessage(typ byte, body []byte) {
 }
 
 func ours(sql string) bool {
-	return sql == sqlBegin || sql == sqlRollback || strings.HasPrefix(sql, sqlQuestion)
+	return sql == sqlBegin || sql == sqlRollback || strings.HasPrefix(sql, sqlLock) || strings.HasPrefix(sql, sqlQuestion)
 }
 
 // ends reports whether a statement is one that may be sent in a transaction that is aborted.
@@ -267,6 +274,19 @@ func (s *server) run(sql string, extended bool) {
 		}
 		s.status = 'I'
 		s.say(&pgproto3.CommandComplete{CommandTag: []byte("ROLLBACK")}, true)
+	case sqlLock:
+		if s.apart = true; s.noLock != "" {
+			s.fail(s.noLock, "no lock for you", true)
+			return
+		}
+		s.locked = true
+		s.lockRow(s.late)
+	case sqlWithin:
+		if s.noWithin || !s.locked {
+			s.fail("ERROR", "the lock is not there", true)
+			return
+		}
+		s.lockRow(false)
 	case sqlQuestion:
 		if s.noAnswer != "" {
 			s.fail(s.noAnswer, "no answer for you", s.asked && s.status != 'T' && s.noAnswer == "ERROR")
@@ -315,4 +335,13 @@ func (s *server) run(sql string, extended bool) {
 		}
 		s.say(&pgproto3.CommandComplete{CommandTag: []byte("SELECT 3")}, false)
 	}
+}
+
+func (s *server) lockRow(late bool) {
+	row := [][]byte{[]byte("t"), []byte("t")}
+	if late {
+		row[1] = []byte("f")
+	}
+	s.say(&pgproto3.DataRow{Values: row}, true)
+	s.say(&pgproto3.CommandComplete{CommandTag: []byte("SELECT 1")}, true)
 }
