@@ -25,7 +25,7 @@ BIN  = .cache/bin
 # The directories of all modules in go.work.
 MODULES = $$($(GO) list -m -f '{{.Dir}}')
 
-.PHONY: help demo test test-short test-eager test-docker test-pgbouncer test-report test-net test-ha test-observability dashboard-preview test-matrix soak chaos bench contention bench-commit fuzz lint fmt generate generate-check cross compose-check \
+.PHONY: help demo test test-short test-allocs test-eager test-docker test-pgbouncer test-report test-net test-ha test-observability dashboard-preview test-matrix soak chaos bench contention bench-commit fuzz lint fmt generate generate-check cross compose-check \
 	cover tidy clean
 
 help: ## list the targets
@@ -41,6 +41,9 @@ test: ## all tests of all modules, race detector on, against a real PostgreSQL
 
 test-short: ## the tests that need no server
 	@$(TEST) -short $(TESTFLAGS) work
+
+test-allocs: ## the tests of what allocates nothing once more, without the race detector, which allocates itself
+	@$(TEST) -count=1 -run Alloc $(TESTFLAGS) ./... ./integration/connect ./integration/cost
 
 # The linker changes the default of retry_lazy_begin.
 test-eager: ## the tests of transactions and connections once more, with retry_lazy_begin=off

@@ -3,7 +3,6 @@ package retrypg
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -109,7 +108,7 @@ type poolReach struct {
 // microseconds where there is one.
 const placeWait = 20 * time.Millisecond
 
-func (c idleOnly) Value(key any) any {
+func (c *idleOnly) Value(key any) any {
 	if key == (idleOnlyKey{c.core}) {
 		return true
 	}
@@ -121,11 +120,21 @@ var errMustConnect = errors.New("retrypg: no idle connection")
 // acquire is pgxpool's Acquire, from which the panic of a hook goes on.
 func (p *Pool) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 	conn, err := p.Pool.Acquire(ctx)
+	if err == nil { // nothing is allocated then
+		return conn, nil
+	}
 	var panicked *hookPanicError
 	if errors.As(err, &panicked) {
 		panic(panicked.value)
 	}
-	return conn, err
+	return nil, err
+}
+
+// acquireIdle is acquire for a connection that is there.
+func (p *Pool) acquireIdle(ctx context.Context) (*pgxpool.Conn, error) {
+	idle := idleSlabs.next()
+	*idle = idleOnly{ctx, p.core}
+	return p.acquire(idle)
 }
 
 func (p *Pool) retrypgCore() *core { return p.core }
@@ -144,7 +153,7 @@ func (p *Pool) Acquire(ctx context.Context) (*pgxpool.Conn, error) {
 	if p.core.closed.Load() {
 		return nil, ErrClosed
 	}
-	conn, err := p.acquire(idleOnly{ctx, p.core})
+	conn, err := p.acquireIdle(ctx)
 	if errors.Is(err, errMustConnect) {
 		conn, err = p.connect(ctx)
 	}
@@ -157,7 +166,7 @@ func (p *Pool) connect(ctx context.Context) (conn *pgxpool.Conn, err error) {
 	stock := &endpoint.Stock{
 		Has: func() bool { return p.Stat().IdleConns() > 0 },
 		Take: func(ctx context.Context) (err error) {
-			if conn, err = p.acquire(idleOnly{ctx, p.core}); errors.Is(err, errMustConnect) {
+			if conn, err = p.acquireIdle(ctx); errors.Is(err, errMustConnect) {
 				return endpoint.ErrEmpty
 			}
 			return err
@@ -214,114 +223,33 @@ func (p *Pool) Ping(ctx context.Context) error {
 	return err
 }
 
-// onConn calls f with a connection, and again with another one as long as that failed before anything was sent. It ends:
-// each failure has used up one of the pool's stale connections. The connection stays with the caller if err is nil.
-func (p *Pool) onConn(ctx context.Context, f func(*pgxpool.Conn) error) (*pgxpool.Conn, error) {
-	var last error
-	for range p.maxConns + 1 {
-		conn, err := p.Acquire(ctx)
-		if err != nil {
-			return nil, err
-		}
-		again, err := p.try(ctx, conn, f)
-		if !again {
-			return conn, err
-		}
-		last = err
-	}
-	return nil, fmt.Errorf("retrypg: every connection of the pool was found dead before anything was sent: %w", last)
-}
-
-// try calls f with conn, and gives it back where f fails or panics. again says that another connection is to be taken.
-func (p *Pool) try(ctx context.Context, conn *pgxpool.Conn, f func(*pgxpool.Conn) error) (again bool, err error) {
-	keep := false
-	defer func() {
-		if !keep {
-			conn.Release()
-		}
-	}()
-	permit, err := p.core.breaker.Allow()
-	if err != nil {
-		return false, err
-	}
-	defer permit.Ignore() // of no effect once something was reported
-	l := ensureLink(conn.Conn().PgConn())
-	mark := l.mark()
-	err = f(conn)
-	l.used = true
-	report(ctx, &permit, err)
-	if err == nil {
-		keep = true
-		return false, nil
-	}
-	sent, closed := l.sentSince(mark), conn.Conn().IsClosed()
-	if sent && closed {
-		err = l.trueError(err)
-	}
-	return !sent && closed && ctx.Err() == nil, err
-}
-
 // Exec is pgxpool's Exec; a plain statement that was rolled back, by a conflict, because its server is a standby now, or, without
 // arguments, by the end of its server process, is run again, as by database/sql.
 func (p *Pool) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	s := poolStatement{sql: sql, args: args}
-	return runStatement(ctx, p.core, false, s.repeatable, func(ctx context.Context) (tag pgconn.CommandTag, err error) {
-		conn, err := s.on(ctx, p, func(conn *pgxpool.Conn) (err error) {
-			bounded, cancel := p.core.bounded(ctx)
-			defer release(cancel)
-			tag, err = conn.Exec(bounded, sql, args...)
-			err = timedOut(bounded, err)
-			s.ended(ctx, conn, err, len(args) == 0, tag) // pgx then takes the simple protocol
-			return err
-		})
-		if err == nil {
-			conn.Release()
-		}
-		return tag, err
-	})
+	s := poolStatement{pool: p, way: byExec, sql: sql, args: args}
+	err := s.run(ctx)
+	return s.tag, err
 }
 
 // Query is pgxpool's Query on a connection that Acquire gives. It waits for the first row; until then a plain statement is
 // run again as by Exec with arguments. Errors that come with later rows are the caller's.
 func (p *Pool) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	s := poolStatement{sql: sql, args: args}
-	asked := false // an error is the server's answer: as with pgx, its place is in the rows
-	rows, err := runStatement(ctx, p.core, false, s.repeatable, func(ctx context.Context) (pgx.Rows, error) {
-		asked = false
-		rows := &pooledRows{}
-		conn, err := s.on(ctx, p, func(conn *pgxpool.Conn) (err error) {
-			var bounded context.Context
-			bounded, rows.release = p.core.bounded(ctx)
-			rows.Rows, err = conn.Query(bounded, sql, args...)
-			if asked = err == nil; asked {
-				err = rows.first()
-			}
-			if rows.release != nil {
-				rows.Rows = timedRows{rows.Rows, bounded}
-			}
-			if err != nil {
-				err = timedOut(bounded, err)
-				release(rows.release)
-			}
-			s.ended(ctx, conn, err, false, pgconn.CommandTag{})
-			return err
-		})
-		rows.conn = conn
-		return rows, err
-	})
-	switch {
-	case err != nil && asked:
+	s := poolStatement{pool: p, way: byQuery, sql: sql, args: args}
+	switch err := s.run(ctx); {
+	case err != nil && s.asked: // the server's answer: as with pgx, its place is in the rows
 		return failedRows{err}, nil
 	case err != nil:
 		return failedRows{err}, err
 	}
-	return rows, nil
+	return s.rows, nil
 }
 
 // QueryRow is pgxpool's QueryRow; a plain statement is run again as by Exec with
 // arguments. It is sent by Scan.
 func (p *Pool) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	return &pooledRow{p: p, ctx: ctx, sql: sql, args: args}
+	r := rowSlabs.next()
+	*r = pooledRow{pool: p, ctx: ctx, sql: sql, args: args}
+	return r
 }
 
 // SendBatch is pgxpool's SendBatch on a connection that Acquire gives.

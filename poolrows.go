@@ -10,32 +10,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// poolStatement is a statement of a Pool: what decides whether it is run again.
-type poolStatement struct {
-	sql       string
-	args      []any
-	elsewhere bool // the last attempt may be repeated over another connection
-}
-
-// on is Pool.onConn for an attempt of the statement.
-func (s *poolStatement) on(ctx context.Context, p *Pool, f func(*pgxpool.Conn) error) (*pgxpool.Conn, error) {
-	s.elsewhere = false
-	conn, err := p.onConn(ctx, f)
-	if conn == nil {
-		s.elsewhere = false // the error is none of the statement's: it had no connection
-	}
-	return conn, err
-}
-
-// ended notes how an attempt ended.
-func (s *poolStatement) ended(ctx context.Context, conn *pgxpool.Conn, err error, simple bool, tag pgconn.CommandTag) {
-	s.elsewhere = err != nil && ensureLink(conn.Conn().PgConn()).elsewhere(ctx, err, s.sql, s.args, simple, tag)
-}
-
-func (s *poolStatement) repeatable(err error) bool {
-	return s.elsewhere || conflictOf(err, s.sql, s.args)
-}
-
 // pooledRows gives the connection back when the rows are closed.
 type pooledRows struct {
 	pgx.Rows
@@ -105,7 +79,7 @@ func (failedRows) TypeMap() *pgtype.Map                         { return nil }
 
 // pooledRow is a query that is sent when it is scanned, so that it can be sent again there.
 type pooledRow struct {
-	p       *Pool
+	pool    *Pool
 	ctx     context.Context // of QueryRow: Scan has none
 	sql     string
 	args    []any
@@ -118,25 +92,10 @@ func (r *pooledRow) Scan(dest ...any) error {
 	if r.scanned {
 		return errScanned
 	}
-	r.scanned = true
-	s := poolStatement{sql: r.sql, args: r.args}
-	empty, err := runStatement(r.ctx, r.p.core, false, s.repeatable, func(ctx context.Context) (empty bool, err error) {
-		conn, err := s.on(ctx, r.p, func(conn *pgxpool.Conn) error {
-			bounded, cancel := r.p.core.bounded(ctx)
-			defer release(cancel)
-			err := timedOut(bounded, conn.QueryRow(bounded, r.sql, r.args...).Scan(dest...))
-			if empty = errors.Is(err, pgx.ErrNoRows); empty {
-				return nil // the statement worked
-			}
-			s.ended(ctx, conn, err, false, pgconn.CommandTag{})
-			return err
-		})
-		if err == nil {
-			conn.Release()
-		}
-		return empty, err
-	})
-	if err == nil && empty {
+	s, ctx := poolStatement{pool: r.pool, way: byScan, sql: r.sql, args: r.args, dest: dest}, r.ctx
+	*r = pooledRow{scanned: true} // others may keep it from being freed
+	err := s.run(ctx)
+	if err == nil && s.empty {
 		return pgx.ErrNoRows
 	}
 	return err
