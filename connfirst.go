@@ -79,7 +79,8 @@ func (c *Conn) moveTx(ctx context.Context) error {
 	if err != nil {
 		closeNow(s.pgx) // what follows in the transaction must not run outside of one
 	}
-	defer tx.record.lock()()
+	tx.record.lock()
+	defer tx.record.unlock()
 	tx.session = s
 	tx.record.begun(s)
 	return err

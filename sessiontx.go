@@ -30,7 +30,8 @@ func (t *sessionTx) Commit() error {
 	if v == verdictEnded && t.textTag == "COMMIT" {
 		err = nil // scripts end with it, and it did what was asked for
 	}
-	defer t.record.lock()()
+	t.record.lock()
+	defer t.record.unlock()
 	t.end(v)
 	return err
 }
@@ -42,7 +43,8 @@ func (t *sessionTx) commitsWith(ctx context.Context, query string, args []any) b
 
 // Rollback implements driver.Tx. It works after the context of BeginTx has ended.
 func (t *sessionTx) Rollback() error {
-	defer t.record.lock()()
+	t.record.lock()
+	defer t.record.unlock()
 	if t.done {
 		return pgx.ErrTxClosed
 	}

@@ -74,6 +74,8 @@ type txRecord struct {
 	wishes     txWishes
 	nested     int // how many savepoints are open, or were left by what must not be committed
 
+	with, without context.Context // the context that it travels in, and that without it
+
 	// mu is held while the transaction is being ended: when a context ends, database/sql rolls back on a goroutine of
 	// its own.
 	mu      sync.Mutex
@@ -85,13 +87,20 @@ type txRecord struct {
 type txRecordKey struct{}
 
 func withRecord(ctx context.Context, r *txRecord) context.Context {
-	return context.WithValue(ctx, txRecordKey{}, r)
+	with := context.WithValue(ctx, txRecordKey{}, r)
+	if r != nil {
+		r.with, r.without = with, ctx
+	}
+	return with
 }
 
 // withoutRecord returns ctx for what is not the transaction of the record that it may carry.
 func withoutRecord(ctx context.Context) context.Context {
-	if recordFrom(ctx) == nil {
+	switch r := recordFrom(ctx); {
+	case r == nil:
 		return ctx
+	case r.with == ctx: // as a rule: database/sql hands it on as it is
+		return r.without
 	}
 	return withRecord(ctx, nil)
 }
@@ -117,13 +126,16 @@ func (r *txRecord) begun(s *session) {
 	}
 }
 
-// lock locks the record and returns what unlocks it.
-func (r *txRecord) lock() (unlock func()) {
-	if r == nil {
-		return func() {}
+func (r *txRecord) lock() {
+	if r != nil {
+		r.mu.Lock()
 	}
-	r.mu.Lock()
-	return r.mu.Unlock
+}
+
+func (r *txRecord) unlock() {
+	if r != nil {
+		r.mu.Unlock()
+	}
 }
 
 // sentLast tells what is known of a COMMIT that went with the last statement. The record is locked.
@@ -161,7 +173,8 @@ func (r *txRecord) awaitEnd() {
 
 // state tells what is known of the attempt.
 func (r *txRecord) state() txState {
-	defer r.lock()()
+	r.lock()
+	defer r.unlock()
 	switch {
 	case r.session == nil:
 		return txState{}

@@ -25,9 +25,9 @@ func TestATransactionThatDatabaseSQLRollsBackIsAwaited(t *testing.T) {
 			require.Fail(t, "it is not over")
 		default:
 		}
-		unlock := r.lock()
+		r.lock()
 		r.end(verdictNone, nil, nil)
-		unlock()
+		r.unlock()
 		<-awaited
 		r.awaitEnd() // it is over
 	})

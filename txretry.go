@@ -133,7 +133,6 @@ func (c *core) repeat(ctx context.Context, op *operation, retrier *policy.Retrie
 		return fmt.Errorf("retrypg: transaction not begun: %w", endpoint.Causes(ctx))
 	}
 	loop := retrier.Start(ctx, string(metrics.OpTransaction))
-	waitCtx := withOperation(ctx, op)
 	var this try
 	returned := true
 	defer func() {
@@ -143,7 +142,7 @@ func (c *core) repeat(ctx context.Context, op *operation, retrier *policy.Retrie
 		}
 	}()
 	for {
-		if err := c.admit(waitCtx, op, &loop, turn); err != nil {
+		if err := c.admit(ctx, op, &loop, turn); err != nil {
 			return err
 		}
 		this = op.attempt(ctx)
@@ -162,7 +161,7 @@ func (c *core) repeat(ctx context.Context, op *operation, retrier *policy.Retrie
 		if noRetry(ctx) {
 			last = policy.Permanent(last)
 		}
-		err := loop.WaitAs(waitCtx, last, c.decide(last, op.attempts, turn))
+		err := loop.WaitAs(withOperation(ctx, op), last, c.decide(last, op.attempts, turn))
 		op.attemptEnd(this, last, err == nil)
 		if err != nil {
 			return err

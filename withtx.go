@@ -170,7 +170,8 @@ func (t *sqlTx) nest(by int) { t.record.nested += by }
 func (t *sqlTx) commit(ctx context.Context) (verdict, error) {
 	err := t.tx.Commit()
 	t.record.awaitEnd()
-	defer t.record.lock()()
+	t.record.lock()
+	defer t.record.unlock()
 	switch last := t.record.sentLast(); {
 	case last.sent: // the driver may have been asked for a rollback, because the context had ended
 		return last.verdict, last.err
@@ -189,7 +190,8 @@ func (t *sqlTx) commit(ctx context.Context) (verdict, error) {
 func (t *sqlTx) abandon(ctx context.Context) (ended bool) {
 	err := t.tx.Rollback()
 	t.record.awaitEnd()
-	defer t.record.lock()()
+	t.record.lock()
+	defer t.record.unlock()
 	if t.record.session != nil {
 		return t.record.over && t.record.verdict == verdictEnded
 	}

@@ -154,7 +154,7 @@ func TestAPoolAllocatesNothingBesideWhatPgxpoolAllocates(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			for rows.Next() { //nolint:revive // all of them are read
+			for rows.Next() {
 			}
 			return rows.Err()
 		},
