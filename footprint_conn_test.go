@@ -1,8 +1,10 @@
 package retrypg
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
+	"net"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -10,9 +12,9 @@ import (
 )
 
 // onConn makes the bank work on one connection of database/sql, which is returned.
-func (b *bank) onConn() *sql.Conn {
+func (b *bank) onConn(opts ...Option) *sql.Conn {
 	b.t.Helper()
-	db, err := OpenDB(b.plain.Config().ConnString())
+	db, err := OpenDB(b.plain.Config().ConnString(), opts...)
 	require.NoError(b.t, err)
 	b.t.Cleanup(func() { _ = db.Close() })
 	conn, err := db.Conn(b.t.Context())
@@ -55,6 +57,36 @@ func TestAFootprintDoesNotOutliveItsAttemptOnTheConnection(t *testing.T) {
 		}
 		require.NoError(t, h.end(nil))
 		require.Equal(t, "101 100: kept", b.balances())
+	})
+}
+
+// noRollback spoils every ROLLBACK that is written to it.
+type noRollback struct{ net.Conn }
+
+func (c noRollback) Write(p []byte) (int, error) {
+	return c.Conn.Write(bytes.ReplaceAll(p, []byte("rollback"), []byte("rollbock")))
+}
+
+// TestAConnectionOfTheCallersWhoseRollbackIsRefusedIsGivenUp: what would follow would be in the old transaction.
+func TestAConnectionOfTheCallersWhoseRollbackIsRefusedIsGivenUp(t *testing.T) {
+	eachBank(t, snapshots, func(t *testing.T, b *bank, opts TxOptions) {
+		h := b.holdsElsewhere(opts)
+		conn := b.onConn(WithConnConfig(func(cfg *pgx.ConnConfig) error {
+			dial := cfg.DialFunc
+			cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+				nc, err := dial(ctx, network, addr)
+				return noRollback{nc}, err
+			}
+			return nil
+		}))
+		b.core.contention = h.core.contention // of one handle
+		attempts := 0
+		err := b.run(b.context(), opts, waiter(&attempts, noteSeen))
+		require.Equal(t, "42601", SQLState(err), "%v", err)
+		require.Equal(t, 1, attempts, "there is no other connection to run it on")
+		require.Error(t, conn.PingContext(b.context()))
+		require.NoError(t, h.end(nil))
+		require.Equal(t, "101 100: ", b.balances())
 	})
 }
 
