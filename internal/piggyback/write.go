@@ -83,7 +83,8 @@ func (c *Conn) writeWith(p []byte) (int, error) {
 		}
 	}
 	ahead, behind := c.begin, c.behind
-	if c.begin != nil && (c.single && f.query || !f.regular) {
+	// While the server waits for a lock it reads no further, and where TCP has no room for the rest, TCP_USER_TIMEOUT ends the connection.
+	if large := c.locks != nil && len(p) > maxCopied; c.begin != nil && (c.single && f.query || !f.regular || large) {
 		switch refused, err := c.beginAlone(); {
 		case err != nil:
 			return 0, err

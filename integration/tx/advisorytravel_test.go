@@ -1,0 +1,46 @@
+package tx_test
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/retrypg/retrypg"
+	"github.com/retrypg/retrypg/internal/pgtest"
+)
+
+// TestALargeFirstStatementMayWaitForItsLocks for longer than sent data may stay unacknowledged: the server reads nothing meanwhile.
+func TestALargeFirstStatementMayWaitForItsLocks(t *testing.T) {
+	some(t, oursPooled, func(t *testing.T, s *stage) {
+		const timeout = 100 * time.Millisecond
+		dsn := pgtest.DSN([]string{s.server.Cluster.Addr()}, "dbname="+s.server.Name, "search_path="+s.name, "application_name="+s.name) // not over a Unix socket
+		for _, level := range levels {
+			db := s.openDSN(dsn, 1, excluding, retrypg.WithLazyBegin(true), retrypg.WithTCPUserTimeout(timeout))
+			opts := retrypg.TxOptions{Isolation: level, Keys: []string{"a", "b"}}
+			inTheWay(s, db, opts)
+			release := hold(s, "a")
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				waitsFor(s, "a", 1)
+				s.ask("select pg_sleep(1)")
+				release()
+			})
+			runs := 0
+			require.NoError(t, db.withTx(s.context(), opts, func(ctx context.Context, w work) error {
+				runs++
+				if err := w.exec(ctx, "select length('"+strings.Repeat("x", 1<<20)+"')"); err != nil {
+					return err
+				}
+				held, err := holds(ctx, w)
+				require.Equal(t, "2", held)
+				return err
+			}))
+			wg.Wait()
+			require.Equal(t, 1, runs, level)
+		}
+	})
+}
