@@ -49,8 +49,8 @@ func (l *link) commitsWith(ctx context.Context, sql string, args []any) bool {
 	if rewritten(args) || !takesSnapshot(sql) {
 		return false
 	}
-	if l.waits() && l.tx.mute != muteReadOnly { // lost with BEGIN, the statement could be sent over another connection
-		return false
+	if l.waits() && (l.tx.mute != muteReadOnly || l.tx.wishes.locks != nil) { // lost with BEGIN, the statement could be sent over another connection
+		return false // and a wait for locks is to end with its context, which COMMIT goes on after
 	}
 	l.collect()
 	return (l.tx.begun.XID != 0 || l.tx.mute != "") && !l.dead()

@@ -13,6 +13,31 @@ import (
 	"github.com/retrypg/retrypg/internal/pgtest"
 )
 
+// TestAWaitForLocksEndsOnTheServerToo where the first statement is the last one: requests to cancel are held back while COMMIT is on its way.
+func TestAWaitForLocksEndsOnTheServerToo(t *testing.T) {
+	some(t, oursPooled, func(t *testing.T, s *stage) {
+		for _, level := range levels {
+			db := s.openDSN(s.dsn(), 1, excluding, retrypg.WithLazyBegin(true))
+			opts := retrypg.TxOptions{Isolation: level, Keys: []string{"a"}, ReadOnly: true}
+			inTheWay(s, db, retrypg.TxOptions{Isolation: level, Keys: opts.Keys})
+			release := hold(s, "a")
+			ctx, cancel := context.WithCancel(s.context())
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				waitsFor(s, "a", 1)
+				cancel()
+			})
+			err := db.withTx(ctx, opts, func(ctx context.Context, w work) error {
+				return w.exec(retrypg.LastStatement(ctx), "select 1")
+			})
+			require.ErrorIs(t, err, context.Canceled)
+			wg.Wait()
+			s.until("1 = (select count(*) " + advisoryLocks + ")")
+			release()
+		}
+	})
+}
+
 // TestALargeFirstStatementMayWaitForItsLocks for longer than sent data may stay unacknowledged: the server reads nothing meanwhile.
 func TestALargeFirstStatementMayWaitForItsLocks(t *testing.T) {
 	some(t, oursPooled, func(t *testing.T, s *stage) {
