@@ -16,7 +16,7 @@ import (
 // take takes the locks in a flight of its own. If that fails, the connection is closed: nobody knows which locks its session has, and
 // the next user of the connection must not have any.
 func (a *advisoryLocks) take(conn *pgx.Conn, l *link, q lockQuery) error {
-	return a.wait(conn, func(ctx context.Context) error {
+	return a.wait(a.ctx, conn, func(ctx context.Context) error {
 		began := time.Now()
 		atOnce, err := a.run(ctx, l, q)
 		if err == nil && !atOnce {
@@ -77,20 +77,21 @@ func isTrue(result *pgconn.Result) bool {
 	return true
 }
 
-// wait runs what may wait for locks, for no longer than the attempts of the transaction may take. If it fails, the connection is closed.
-func (a *advisoryLocks) wait(conn *pgx.Conn, take func(context.Context) error) error {
-	ctx, cancel := a.ctx, context.CancelFunc(nil)
+// wait runs what may wait for locks, for no longer than ctx and the attempts of the transaction may take. If it fails, the connection
+// is closed.
+func (a *advisoryLocks) wait(ctx context.Context, conn *pgx.Conn, take func(context.Context) error) error {
+	bounded, cancel := ctx, context.CancelFunc(nil)
 	if !a.until.IsZero() {
-		ctx, cancel = context.WithDeadline(ctx, a.until)
+		bounded, cancel = context.WithDeadline(ctx, a.until)
 	}
 	defer release(cancel)
 	began := time.Now()
-	err := take(ctx)
+	err := take(bounded)
 	if err == nil {
 		return nil
 	}
 	closeNow(conn)
-	if a.ctx.Err() == nil && ctx.Err() != nil {
+	if ctx.Err() == nil && bounded.Err() != nil {
 		a.waited += max(time.Since(began), 1)
 		return fmt.Errorf("%w: %w", errLocksLate, err)
 	}

@@ -40,22 +40,33 @@ func (a *advisoryLocks) travel(c *core, conn *pgx.Conn, l *link, latest bool) er
 	if a.until.IsZero() && (timed || c.tuned.Load().set.statementTimeout <= 0) {
 		return nil
 	}
-	return a.now(conn, l)
+	return a.wait(a.ctx, conn, l.beginAlone)
 }
 
-// now takes the locks that would travel with the first statement in a flight of their own.
-func (a *advisoryLocks) now(conn *pgx.Conn, l *link) error {
-	return a.wait(conn, l.beginAlone)
-}
-
-// lockFirst does now where the wait for the locks must not be one of the first statement, whose context is ctx: it may end sooner than
-// that of the transaction.
+// lockFirst takes the locks in a flight of their own where the first statement, whose context is ctx, has another one than the
+// transaction: the wait ends with the first of the two that does.
 func (l *link) lockFirst(ctx context.Context, conn *pgx.Conn) error {
 	a := l.tx.wishes.locks
 	if a == nil || !l.waits() || ctx.Done() == a.ctx.Done() {
 		return nil
 	}
-	return a.now(conn, l)
+	both, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(a.ctx, cancel)()
+	err := a.wait(both, conn, l.beginAlone)
+	if ended := a.ctx.Err(); err != nil && ended != nil && !errors.Is(err, ended) {
+		err = errors.Join(ended, err)
+	}
+	return err
+}
+
+// beginContext returns the context of a BEGIN that is sent by itself as the caller wants the connection: that of the transaction if it
+// waits for locks.
+func (l *link) beginContext(ctx context.Context) (_ context.Context, cancel context.CancelFunc) {
+	if a := l.tx.wishes.locks; a != nil {
+		return withoutRecord(a.ctx), nil
+	}
+	return l.core.answersWithin(ctx)
 }
 
 // messages are those that run a query, and prepare it if that is due.

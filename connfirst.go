@@ -91,7 +91,7 @@ func (c *Conn) moveTx(ctx context.Context) error {
 // connection is closed.
 func (c *Conn) Conn() *pgx.Conn {
 	if l := c.session.link; l.waits() {
-		ctx, cancel := l.core.answersWithin(c.session.tx.ctx)
+		ctx, cancel := l.beginContext(c.session.tx.ctx)
 		defer release(cancel)
 		_, err := runFirst(ctx, c, func() bool { return true }, func(ctx context.Context) (struct{}, error) {
 			return struct{}{}, c.session.link.beginNow(ctx)

@@ -66,7 +66,7 @@ func (t *connTx) beginAny() {
 		return
 	}
 	if t.link.waits() {
-		ctx, cancel := t.link.core.answersWithin(context.Background())
+		ctx, cancel := t.link.beginContext(context.Background())
 		defer release(cancel)
 		if t.beginNow(ctx) != nil {
 			closeNow(t.conn)

@@ -184,8 +184,8 @@ type ContentionOptions struct {
 	// had to wait for a lock, and none conflicted, for a while; and not where conflicts go on though nobody waits for a lock.
 	//
 	// The locks are taken with the first statement of the closure, which costs no round trip and waits for them; what the closure does before runs
-	// without. They take a round trip of their own where that statement has another context than the closure, or MaxElapsed or
-	// retry_statement_timeout would end the wait, and two where BEGIN does not wait for the first statement (WithLazyBegin, Ledger, a connection of
+	// without. They take a round trip of their own where that statement has another context than the closure, with which the wait ends too, or is
+	// larger than 4 kB, or MaxElapsed or retry_statement_timeout would end the wait, and two where BEGIN does not wait for the first statement (WithLazyBegin, Ledger, a connection of
 	// pgx that the program has). An attempt waits on its connection, for as long as its context and TxOptions.MaxElapsed
 	// allow: one of the two should be given. Of up to three locks it keeps none while it waits for another, until it has been late twice; else it takes them in their order. If the server
 	// refuses a lock, as by lock_timeout, no statement runs and the connection is given up. A transaction of more than 64 keys takes none. At

@@ -69,3 +69,61 @@ func TestALargeFirstStatementMayWaitForItsLocks(t *testing.T) {
 		}
 	})
 }
+
+// TestAWaitForLocksEndsWithTheContextOfTheFirstStatementOrOfTheTransaction: where they are not the same, with the first that ends.
+func TestAWaitForLocksEndsWithTheContextOfTheFirstStatementOrOfTheTransaction(t *testing.T) {
+	some(t, oursPooled, func(t *testing.T, s *stage) {
+		for _, level := range levels {
+			db := s.openDSN(s.dsn(), 1, excluding, retrypg.WithLazyBegin(true))
+			opts := retrypg.TxOptions{Isolation: level, Keys: []string{"a"}}
+			inTheWay(s, db, opts)
+			release := hold(s, "a")
+			err := db.withTx(s.context(), opts, func(outer context.Context, w work) error {
+				ctx, cancel := context.WithCancel(outer)
+				go func() {
+					waitsFor(s, "a", 1)
+					cancel()
+				}()
+				err := w.exec(ctx, "select 1")
+				require.NoError(t, outer.Err())
+				return err
+			})
+			require.ErrorIs(t, err, context.Canceled, level)
+			s.until("1 = (select count(*) " + advisoryLocks + ")")
+
+			outer, cancel := context.WithTimeout(s.context(), 200*time.Millisecond)
+			err = db.withTx(outer, opts, func(ctx context.Context, w work) error {
+				err := w.exec(context.WithoutCancel(ctx), "select 1")
+				require.ErrorIs(t, err, context.DeadlineExceeded, level)
+				return err
+			})
+			cancel()
+			require.ErrorIs(t, err, context.DeadlineExceeded, level)
+			s.until("1 = (select count(*) " + advisoryLocks + ")")
+			release()
+		}
+	})
+}
+
+// TestWhoAsksForTheConnectionWaitsForTheLocks for as long as the transaction may, and not as for the answer to a BEGIN.
+func TestWhoAsksForTheConnectionWaitsForTheLocks(t *testing.T) {
+	some(t, func(a adapter) bool { return a.name == "retrypg.Pool" }, func(t *testing.T, s *stage) {
+		db := s.openDSN(s.dsn("connect_timeout=1"), 1, excluding, retrypg.WithLazyBegin(true))
+		opts := retrypg.TxOptions{Keys: []string{"a"}}
+		inTheWay(s, db, opts)
+		release := hold(s, "a")
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			waitsFor(s, "a", 1)
+			s.ask("select pg_sleep(1.2)")
+			release()
+		})
+		require.NoError(t, db.withTx(s.context(), opts, func(ctx context.Context, w work) error {
+			w.(pgxWork).tx.Conn()
+			held, err := holds(ctx, w)
+			require.Equal(t, "1", held)
+			return err
+		}))
+		wg.Wait()
+	})
+}
