@@ -89,7 +89,7 @@ type txRecordKey struct{}
 func withRecord(ctx context.Context, r *txRecord) context.Context {
 	with := context.WithValue(ctx, txRecordKey{}, r)
 	if r != nil {
-		r.with, r.without = with, ctx
+		r.with, r.without = with, withoutRecord(ctx)
 	}
 	return with
 }

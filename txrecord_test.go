@@ -1,6 +1,7 @@
 package retrypg
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 
@@ -31,4 +32,17 @@ func TestATransactionThatDatabaseSQLRollsBackIsAwaited(t *testing.T) {
 		<-awaited
 		r.awaitEnd() // it is over
 	})
+}
+
+// TestWhatIsNotOfATransactionIsOfNoOtherEither: where a transaction is run in the context of another one's BeginTx, hooks that begin one of
+// their own must not be taken for the outer one.
+func TestWhatIsNotOfATransactionIsOfNoOtherEither(t *testing.T) {
+	outer, inner := &txRecord{}, &txRecord{}
+	ctx := withRecord(withRecord(t.Context(), outer), inner)
+	require.Same(t, inner, recordFrom(ctx))
+	require.Nil(t, recordFrom(withoutRecord(ctx)))
+	ctx, cancel := context.WithCancel(ctx) // not as it was
+	defer cancel()
+	require.Same(t, inner, recordFrom(ctx))
+	require.Nil(t, recordFrom(withoutRecord(ctx)))
 }
