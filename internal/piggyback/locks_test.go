@@ -147,6 +147,35 @@ func TestLocksAreTakenBeforeAFlightThatTheServerWouldRunInPart(t *testing.T) {
 	}
 }
 
+// TestLocksAreTakenBeforeALargeFlightIsSent: a server that waits for a lock does not read on.
+func TestLocksAreTakenBeforeALargeFlightIsSent(t *testing.T) {
+	large := strings.Repeat("x", maxCopied)
+	for _, flight := range [][]pgproto3.FrontendMessage{msgs(query(large)), executed(large)} {
+		for _, refused := range []bool{true, false} {
+			s := newServer()
+			s.ahead = true
+			if refused {
+				s.noLock = "ERROR"
+			}
+			u := newUser(t, s)
+			taken, _ := locking(u, true)
+			n, err := u.conn.Write(encode(flight...))
+			if refused {
+				require.ErrorIs(t, err, errNoLock)
+				require.Zero(t, n)
+				require.Equal(t, 1, s.writes, "nothing of it")
+				continue
+			}
+			require.NoError(t, err)
+			require.Equal(t, 2, s.writes)
+			u.await(1)
+			require.Len(t, *taken, 1)
+			require.Equal(t, []string{"I lock", "I begin", "T lock within", "T " + large}, s.ran)
+			u.sawAll(s)
+		}
+	}
+}
+
 func TestLocksThatWereNotSentCanBeForgotten(t *testing.T) {
 	s := newServer()
 	u := newUser(t, s)
