@@ -35,7 +35,7 @@ func Idempotent(ctx context.Context) context.Context {
 // It is for ExecContext of a *sql.Tx or of a statement that was prepared, and Exec of a pgx.Tx. It is an optimisation only: where COMMIT cannot go with
 // the statement, and what became of it be known as surely as else, it has no effect, and COMMIT is sent afterwards. That is so
 //
-//   - with the first statement of a transaction, unless that is READ ONLY, and, unless it is that or runs with NoCheck, with its first SELECT, INSERT
+//   - with the first statement of a transaction, unless that is READ ONLY and takes no advisory locks, and, unless it is that or runs with NoCheck, with its first SELECT, INSERT
 //     or the like: the transaction's id, by which the server is asked about a lost answer, must have come with an earlier one;
 //   - with a text that is not one plain SELECT, INSERT, UPDATE, DELETE, MERGE, WITH, VALUES or TABLE;
 //   - in a nested WithTx and in a savepoint, in a transaction that is aborted, or that a text may have ended;
