@@ -40,7 +40,7 @@ func TestALockThatTheSessionHasNotIsNotTakenOver(t *testing.T) {
 			}
 			err := l.refusedLocks(serverRefuses(t, sql))
 			require.ErrorIs(t, err, errOtherSession)
-			require.ErrorContains(t, err, "not run")
+			require.ErrorContains(t, err, "rolled back")
 		}
 	}
 	require.False(t, l.core.lockTexts.Load())

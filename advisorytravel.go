@@ -83,8 +83,9 @@ func (a *advisoryLocks) messages(l *link, q lockQuery) []byte {
 	return append(outcome.Preparation(name, q.prepared(n)), run...)
 }
 
-// refusedLocks returns what a first statement fails with that was not run, as the server has refused, with msg, what takes the locks. Which of
-// them the session has then nobody knows: with that error pgx closes the connection.
+// refusedLocks returns what the first statement fails with where the server has refused, with msg, what takes the locks. Which of
+// them the session has then nobody knows: with that error pgx closes the connection. As a rule the statement was not run; it was where
+// the session has all the locks and was canceled right then, and is rolled back with the connection.
 func (l *link) refusedLocks(msg []byte) error {
 	const header = 5
 	var response pgproto3.ErrorResponse
@@ -101,11 +102,11 @@ func (l *link) refusedLocks(msg []byte) error {
 	return &lockError{err: err}
 }
 
-// lockError says that the server has refused what takes advisory locks, so that the statement that it traveled with was not run.
+// lockError says that the server has refused what takes advisory locks, so that the transaction is given up.
 type lockError struct{ err error }
 
 func (e *lockError) Error() string {
-	return "retrypg: the advisory locks of the transaction could not be taken, so its first statement was not run: " + e.err.Error()
+	return "retrypg: the advisory locks of the transaction could not be taken, so it is rolled back: " + e.err.Error()
 }
 
 func (e *lockError) Unwrap() error { return e.err }

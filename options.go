@@ -187,8 +187,8 @@ type ContentionOptions struct {
 	// without. They take a round trip of their own where that statement has another context than the closure, with which the wait ends too, or is
 	// larger than 4 kB, or MaxElapsed or retry_statement_timeout would end the wait, and two where BEGIN does not wait for the first statement (WithLazyBegin, Ledger, a connection of
 	// pgx that the program has). An attempt waits on its connection, for as long as its context and TxOptions.MaxElapsed
-	// allow: one of the two should be given. Of up to three locks it keeps none while it waits for another, until it has been late twice; else it takes them in their order. If the server
-	// refuses a lock, as by lock_timeout, no statement runs and the connection is given up. A transaction of more than 64 keys takes none. At
+	// allow: one of the two should be given. It takes them in their order; of up to three that are taken before BEGIN it keeps none while it waits for another, until it has been late twice. If the server
+	// refuses a lock, as by lock_timeout, the transaction is rolled back and the connection given up. A transaction of more than 64 keys takes none. At
 	// REPEATABLE READ and SERIALIZABLE, and where Isolation is not given, they are taken before BEGIN, and so need a session of
 	// their own: not for poolers that pool by transaction, where Isolation must be sql.LevelReadCommitted. There a query before the first of
 	// the closure makes them locks of the transaction: it takes the snapshot, after which SET TRANSACTION is refused.
