@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"slices"
 	"time"
 
@@ -86,9 +87,10 @@ func (c *core) beginLocked(ctx context.Context, conn *pgx.Conn, l *link, o pgx.T
 	if err != nil {
 		return timedOut(bounded, err)
 	}
+	pooled := l.pooled || c.lockPooled.Load()
 	latest := o.IsoLevel == outcome.ReadCommitted || o.IsoLevel == outcome.ReadUncommitted // each statement has a snapshot of its own
 	switch {
-	case !l.pooled && c.waitsForFirst(l, o, w):
+	case !pooled && c.waitsForFirst(l, o, w):
 		if err := c.beginTx(ctx, conn, l, o, w); err != nil {
 			return err
 		}
@@ -98,7 +100,7 @@ func (c *core) beginLocked(ctx context.Context, conn *pgx.Conn, l *link, o pgx.T
 			return err
 		}
 		return w.locks.take(conn, l, takeForTransaction) // a BEGIN that waits for the first statement goes with it
-	case l.pooled: // the next message may go to another session, which would not have the lock, and this one keep it
+	case pooled: // the next message may go to another session, which would not have the lock, and this one keep it
 		return c.beginTx(ctx, conn, l, o, w)
 	}
 	if err := w.locks.take(conn, l, takeForSession); err != nil {
@@ -108,5 +110,8 @@ func (c *core) beginLocked(ctx context.Context, conn *pgx.Conn, l *link, o pgx.T
 		closeNow(conn)
 		return err
 	}
-	return w.locks.takeOver(ctx, conn, l)
+	if err = w.locks.takeOver(ctx, conn, l); errors.Is(err, errOtherSession) {
+		c.lockPooled.Store(true)
+	}
+	return err
 }

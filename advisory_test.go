@@ -2,6 +2,7 @@ package retrypg
 
 import (
 	"context"
+	"database/sql"
 	"slices"
 	"testing"
 
@@ -14,12 +15,12 @@ import (
 )
 
 // serverRefuses returns the ErrorResponse to a query.
-func serverRefuses(t *testing.T, sql string) []byte {
+func serverRefuses(t *testing.T, query string) []byte {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), pgt.Shared(t).DSN())
 	require.NoError(t, err)
 	defer func() { require.NoError(t, conn.Close(context.Background())) }()
-	_, err = conn.Exec(t.Context(), sql, pgx.QueryExecModeSimpleProtocol)
+	_, err = conn.Exec(t.Context(), query, pgx.QueryExecModeSimpleProtocol)
 	var e *pgconn.PgError
 	require.ErrorAs(t, err, &e)
 	msg, err := (&pgproto3.ErrorResponse{Severity: e.Severity, Code: e.Code, Message: e.Message}).Encode(nil)
@@ -34,16 +35,17 @@ func TestALockThatTheSessionHasNotIsNotTakenOver(t *testing.T) {
 	for _, keys := range [][]int64{{1}, {1, 2, 3}} {
 		for missing := range keys {
 			held := slices.Delete(slices.Clone(keys), missing, missing+1)
-			sql := "begin; " + takeOver.text(keys)
+			query := "begin; " + takeOver.text(keys)
 			if len(held) > 0 {
-				sql = takeForSession.text(held) + "; " + sql
+				query = takeForSession.text(held) + "; " + query
 			}
-			err := l.refusedLocks(serverRefuses(t, sql))
+			err := l.refusedLocks(serverRefuses(t, query))
 			require.ErrorIs(t, err, errOtherSession)
 			require.ErrorContains(t, err, "rolled back")
 		}
 	}
 	require.False(t, l.core.lockTexts.Load())
+	require.True(t, l.core.lockPooled.Load(), "it is not tried again")
 }
 
 func TestAnErrorOfTheServerThatCannotBeReadIsOneAllTheSame(t *testing.T) {
@@ -64,4 +66,24 @@ func TestAStatementThatWasPreparedForLocksAndDroppedIsSentAsTextFromThenOn(t *te
 	require.ErrorAs(t, err, &e)
 	require.True(t, e.again(), "over another connection")
 	require.False(t, l.preparesLocks(1))
+}
+
+func TestBehindAPoolerThatWasNotNoticedNoLockIsOneOfASession(t *testing.T) {
+	pool, err := NewPool(t.Context(), pgt.Shared(t).DSN("pool_max_conns=1"), WithContentionControl(ContentionOptions{AdvisoryLocks: true}))
+	require.NoError(t, err)
+	defer pool.Close()
+	pool.core.lockPooled.Store(true)
+	for level, want := range map[sql.IsolationLevel]string{sql.LevelReadCommitted: "2", sql.LevelDefault: "0", sql.LevelSerializable: "0"} {
+		opts := TxOptions{Isolation: level, Keys: []string{"a", "b"}, MaxAttempts: 1}
+		for range 8 {
+			err := WithPgxTx(t.Context(), pool, opts, func(context.Context, pgx.Tx) error { return errInTheWay })
+			require.Equal(t, "40001", SQLState(err))
+		}
+		require.NoError(t, WithPgxTx(t.Context(), pool, opts, func(ctx context.Context, tx pgx.Tx) error {
+			var held string
+			err := tx.QueryRow(ctx, "select count(*)::text from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()").Scan(&held)
+			require.Equal(t, want, held, level)
+			return err
+		}))
+	}
 }

@@ -97,6 +97,7 @@ func (l *link) refusedLocks(msg []byte) error {
 	case err.Code == invalidStatementName:
 		l.core.lockTexts.Store(true) // by DISCARD or DEALLOCATE, which will come again
 	case strings.Contains(err.Message, notTakenOver):
+		l.core.lockPooled.Store(true)
 		return &lockError{err: errOtherSession}
 	}
 	return &lockError{err: err}

@@ -49,6 +49,7 @@ type core struct {
 
 	contention *contention.Control // which attempts of transactions begin now; nil: all
 	lockTexts  atomic.Bool         // queries about advisory locks are not prepared: the program drops what is
+	lockPooled atomic.Bool         // no advisory lock is one of a session: a pooler was in between that had not been noticed
 
 	tuned             atomic.Pointer[tuning]
 	retuning          sync.Mutex // held while tuned is replaced
