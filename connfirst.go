@@ -45,7 +45,7 @@ func (l *link) lostFirst(ctx context.Context, err error, mark uint64, losses int
 		return false
 	}
 	if refused := l.refusedLock(); refused != nil {
-		return refused.again()
+		return refused.again() && !l.lostEnd() // the statement was run if the session had the locks all the same
 	}
 	var tooLong *statementTimeoutError
 	return !l.sentSince(mark) || l.rider.Refused() || l.used && !errors.As(err, &tooLong) && again()

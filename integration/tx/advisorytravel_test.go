@@ -2,6 +2,8 @@ package tx_test
 
 import (
 	"context"
+	"database/sql"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -125,5 +127,27 @@ func TestWhoAsksForTheConnectionWaitsForTheLocks(t *testing.T) {
 			return err
 		}))
 		wg.Wait()
+	})
+}
+
+// TestATextThatCommitsIsNotSentTwiceWhereItsLockWasRefused: the session has the lock all the same, by the program, so that the server runs the
+// text although what was prepared to take it is gone.
+func TestATextThatCommitsIsNotSentTwiceWhereItsLockWasRefused(t *testing.T) {
+	some(t, oursPooled, func(t *testing.T, s *stage) {
+		db := s.openDSN(s.dsn(), 1, excluding, retrypg.WithLazyBegin(true))
+		opts := retrypg.TxOptions{Isolation: sql.LevelRepeatableRead, Keys: []string{"a"}}
+		inTheWay(s, db, opts)
+		require.NoError(t, db.withTx(s.context(), opts, func(ctx context.Context, w work) error {
+			_, err := holds(ctx, w)
+			return err
+		}))
+		require.NoError(t, db.exec(s.context(), "select pg_advisory_lock("+strconv.FormatInt(retrypg.AdvisoryKey("a"), 10)+")"))
+		require.NoError(t, db.exec(s.context(), "deallocate retrypg_locks_0_1"))
+		before := s.ask("select balance from account where id = 1")
+		err := db.withTx(s.context(), opts, func(ctx context.Context, w work) error {
+			return w.exec(ctx, "update account set balance = balance + 1 where id = 1; commit")
+		})
+		require.ErrorIs(t, err, retrypg.ErrTxEnded)
+		require.Equal(t, "1", s.ask("select balance - "+before+" from account where id = 1"))
 	})
 }
